@@ -1,0 +1,154 @@
+"""The cost of one learner update: MASAC and tianshou's SAC, each against the bare matrix products of the same step.
+
+The bare products are every forward and backward product of the update, alone, at the same shapes, threads and dtype.
+All sides are timed in turn, round after round, and medians are compared, so that a drift of the machine's speed hits
+all of them alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from tianshou.utils.torch_utils import policy_within_training_step
+
+from benchmarks.claims import Aim, write
+from presage.common.game import AgentSpec, GameSpec, Head, Rows, View
+from presage.common.one_batch import OneBatch
+from presage.common.sac import SACConfig, build_sac
+from presage.marl.masac import MASAC, MASACConfig
+
+BATCH, ROUNDS, WARMUP, THREADS = 256, 60, 10, 2
+
+
+def products(
+    stack: int, widths: Sequence[int], *, weights: bool = True, inputs: bool = False, backward: bool = True
+) -> list[Callable[[], torch.Tensor]]:
+    """The products of one pass through `stack` networks: forward, then the gradients of weights and inputs.
+
+    Args:
+        widths: of the layers, input to output. weights: whether weight gradients are needed.
+        inputs: whether the gradient of the input is needed. backward: whether there is a backward pass at all.
+    """
+    calls: list[Callable[[], torch.Tensor]] = []
+    for k, (fan_in, fan_out) in enumerate(pairwise(widths)):
+        x, w, g = (torch.randn(stack, *shape) for shape in ((BATCH, fan_in), (fan_in, fan_out), (BATCH, fan_out)))
+        calls.append(lambda x=x, w=w: torch.bmm(x, w))  # type: ignore[misc]  # a lambda's defaults have no types
+        if backward and weights:
+            calls.append(lambda x=x, g=g: torch.bmm(x.transpose(1, 2), g))  # type: ignore[misc]
+        if backward and (inputs or k > 0):
+            calls.append(lambda w=w, g=g: torch.bmm(g, w.transpose(1, 2)))  # type: ignore[misc]
+    return calls
+
+
+def soft_actor_critic_products(
+    agents: int, obs: int, joint: int, outputs: int, hidden: Sequence[int]
+) -> Callable[[], None]:
+    """Every product of one update: targets, critic step, policy step."""
+    actor, critic = [obs, *hidden, outputs], [joint, *hidden, 1]
+    calls = [
+        *products(agents, actor, backward=False),  # next actions
+        *products(2 * agents, critic, backward=False),  # target critics
+        *products(2 * agents, critic),  # critic step
+        *products(agents, actor),  # policy step
+        *products(2 * agents, critic, weights=False, inputs=True),  # gradient of the critics with respect to actions
+    ]
+
+    def run() -> None:
+        for call in calls:
+            call()
+
+    return run
+
+
+def rows_of(spec: GameSpec, seed: int) -> Rows:
+    """Random rows of the game."""
+    rng = torch.Generator().manual_seed(seed)
+    view, after = (View.of(spec, torch.randn(BATCH, spec.obs_dim, generator=rng)) for _ in range(2))
+    never = torch.zeros(BATCH, spec.n, dtype=torch.bool)
+    act = spec.random_action(view.acting, view.legal, rng)
+    reward = torch.randn(BATCH, spec.n, generator=rng)
+    return Rows.of(spec, view, act, reward, after, never, never[:, 0], torch.zeros(BATCH))
+
+
+def spread() -> GameSpec:
+    """The shapes of three-agent `simple_spread`: 18 numbers seen, 5 moves."""
+    agents = tuple(
+        AgentSpec(name=f"agent_{i}", obs=tuple(range(18 * i, 18 * i + 18)), heads=(Head(kind="discrete", size=5),))
+        for i in range(3)
+    )
+    return GameSpec(name="spread", agents=agents, obs_dim=54)
+
+
+def single() -> GameSpec:
+    """One agent with 17 numbers seen and 6 box actions."""
+    agent = AgentSpec(
+        name="agent",
+        obs=tuple(range(17)),
+        heads=(Head(kind="box", size=6),),
+        low=(-1.0,) * 6,
+        high=(1.0,) * 6,
+        shape=(6,),
+    )
+    return GameSpec(name="single", agents=(agent,), obs_dim=17)
+
+
+def main() -> None:
+    """Time all sides in turn and keep the ratios of their medians."""
+    torch.set_num_threads(THREADS)
+    sides: dict[str, Callable[[], object]] = {}
+
+    def masac(name: str, spec: GameSpec, hidden: tuple[int, ...]) -> None:
+        generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+        learner = MASAC(spec, MASACConfig(hidden=hidden), *generators)
+        learner.policy.is_within_training_step = True
+        rows = rows_of(spec, 2)
+        sides[name] = lambda: learner.update(OneBatch(rows), 0)
+
+    masac("masac_128", spread(), (128, 128))
+    masac("masac", spread(), (256, 256))
+    masac("masac_one_agent", single(), (256, 256))
+    sides["masac_128_products"] = soft_actor_critic_products(3, 18, 69, 5, (128, 128))
+    sides["masac_products"] = soft_actor_critic_products(3, 18, 69, 5, (256, 256))
+    sides["sac_products"] = soft_actor_critic_products(1, 17, 23, 12, (256, 256))
+    sac, _ = build_sac(single(), SACConfig(), torch.Generator().manual_seed(0))
+    rows = rows_of(single(), 3)
+
+    def tianshou_sac() -> None:
+        with policy_within_training_step(sac.policy):
+            sac.update(OneBatch(rows), 0)
+
+    sides["tianshou_sac"] = tianshou_sac
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for round_ in range(WARMUP + ROUNDS):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            if round_ >= WARMUP:
+                times[name].append(time.perf_counter() - start)
+    median = {name: statistics.median(seconds) for name, seconds in times.items()}
+    figures = {f"{name}_ms": 1e3 * seconds for name, seconds in median.items()}
+    figures |= {
+        "masac_over_products": median["masac"] / median["masac_products"],
+        "masac_128_over_products": median["masac_128"] / median["masac_128_products"],
+        "tianshou_sac_over_products": median["tianshou_sac"] / median["sac_products"],
+        "masac_one_agent_over_products": median["masac_one_agent"] / median["sac_products"],
+        "tianshou_sac_over_masac_one_agent": median["tianshou_sac"] / median["masac_one_agent"],
+    }
+    notes = (
+        f"batch {BATCH}, {THREADS} threads, float32, medians of {ROUNDS} rounds in turn; masac: 3 agents, observations "
+        "18, 5 moves, joint critics 69 -> 2 x 256 (masac_128: 2 x 128); sac: 17 + 6, 2 x 256"
+    )
+    path = write(
+        "learner_update", figures=figures, aims={"masac_over_products": Aim(op="<=", value=2.0)}, notes=notes,
+        depends=["benchmarks/learner_update.py", "marl/masac.py", "common/networks.py", "common/heads.py",
+                 "common/policy.py", "common/one_batch.py", "common/sac.py"],
+    )  # fmt: skip
+    print(path.read_text())
+
+
+if __name__ == "__main__":
+    main()

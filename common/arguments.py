@@ -1,0 +1,50 @@
+"""What was typed behind a command, by tyro, with refusals in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from presage.common.cli import UsageError
+from presage.common.configuration import ConfigError
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], arguments: Sequence[str], prog: str, default: T | None = None) -> T:
+    """A dataclass with the numbers that were typed; `--help` prints them all and ends the program.
+
+    Args:
+        prog: the command, for messages. default: what holds for whatever was not typed.
+
+    Raises:
+        UsageError: an unknown option, a wrong type, or values that contradict each other.
+    """
+    said = io.StringIO()
+    extra: dict[str, Any] = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(said):
+            found: T = tyro.cli(kind, args=arguments, prog=prog, **extra)
+            return found
+    except SystemExit as stopped:
+        if not stopped.code:
+            raise
+        raise UsageError(f"{_sentence(said.getvalue())} (see {prog} --help)") from None
+    except (ConfigError, ValueError) as error:  # from the dataclasses' own checks
+        raise UsageError(str(error)) from error
+
+
+def _sentence(box: str) -> str:
+    """The first section of tyro's framed message on one line, and the options that it suggests."""
+    lines = re.findall(r"^│ ?(.*?) *│$", box, re.MULTILINE) or box.splitlines()
+    sections = "\n".join(lines).split("\n─")
+    found = " ".join(sections[0].split()).rstrip(".")
+    if "Perhaps you meant" in box:
+        close = re.findall(r"^ +(--[\w.-]+)", "\n".join(sections[1:]), re.MULTILINE)
+        found += f"; did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
+    return found

@@ -1,0 +1,88 @@
+"""The end of a run: what it is held against, its best policy once more, a recorded episode, and the report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from presage.common.evaluate import Evaluation, RandomActor, evaluate, record
+from presage.common.game import Actor, GameError
+from presage.common.marl_eval import EVALUATION_FILE, RANDOM, REFERENCE, SeedResult, write_evaluations
+from presage.common.report import PICTURE_FILE, report
+from presage.common.run_folder import RunFolder
+from presage.common.training import Training
+
+ABSOLUTE_SHARE = 10
+"""how many times as many episodes the best policy is evaluated on; Gorsane et al. 2022"""
+
+_log = logging.getLogger(__name__)
+
+
+def conclude(training: Training, folder: RunFolder) -> str:
+    """Write `evaluation.json` with all levels, the recorded episode and the report; returns the report's table."""
+    results = [training.result(best_again(training).per_episode())]
+    results += [_level(training, name, found) for name, found in levels(training).items()]
+    write_evaluations(folder.path / EVALUATION_FILE, results)
+    record_episode(training, folder.report / PICTURE_FILE)
+    report([folder.path], folder.report)
+    return (folder.report / "table.txt").read_text(encoding="utf-8")
+
+
+def levels(training: Training) -> dict[str, Evaluation]:
+    """What a random actor and the game's scripted reference, if any, reach on the evaluation's episodes."""
+    scenario, spec, game = training.scenario, training.spec, training.evaluation_game
+    episodes, seed = scenario.evaluation_episodes, scenario.evaluation_seed
+    found = {RANDOM: evaluate(game, RandomActor(spec), episodes, seed, rng=training.streams("random level"))}
+    if training.parts.reference is not None:
+        reference: Actor = training.parts.reference(spec, scenario.game.options)
+        found[REFERENCE] = evaluate(game, reference, episodes, seed)
+    return found
+
+
+def best_again(training: Training) -> Evaluation:
+    """The policy of the best evaluation, on more episodes, of another seed than that which chose it."""
+    scenario = training.scenario
+    with parameters(training.dyna.policy, training.best["policy"]):
+        return evaluate(
+            training.evaluation_game, training.dyna.actor, ABSOLUTE_SHARE * scenario.evaluation_episodes,
+            scenario.evaluation_seed + 1,
+        )  # fmt: skip
+
+
+@contextmanager
+def parameters(policy: nn.Module, state: Mapping[str, Any]) -> Iterator[None]:
+    """Within the block the policy has the parameters in `state`."""
+    before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    policy.load_state_dict(state)
+    try:
+        yield
+    finally:
+        policy.load_state_dict(before)
+
+
+def record_episode(training: Training, path: Path) -> None:
+    """A GIF of the trained agents, where the game draws itself; where drawing fails, a warning says why."""
+    try:
+        game = training.parts.picture_game(training.scenario.game)
+        if game is None:
+            return
+        try:
+            record(game, training.dyna.actor, training.scenario.evaluation_seed, path)
+        finally:
+            game.close()
+    except Exception as error:  # drawing needs libraries and displays that training does not; it must not cost a run
+        reason = str(error) if isinstance(error, GameError) else f"{type(error).__name__}: {error}"
+        _log.warning("no episode was recorded: %s", reason)
+
+
+def _level(training: Training, name: str, found: Evaluation) -> SeedResult:
+    game = training.scenario.game
+    return SeedResult(
+        environment=game.environment, task=game.task, algorithm=name, seed=training.scenario.seed,
+        evaluations=[(0, found.per_episode())],
+    )  # fmt: skip

@@ -1,0 +1,309 @@
+"""The learned world: an ensemble over the joint vectors that predicts the next joint observation, rewards and flags.
+
+One agent makes it MBPO's ensemble, several make it AORPO's; nothing in it asks how many there are.
+
+Shape suffixes: B batch, E member, N agent, O observation, A action, G goal, S state (O, plus G where the achieved goal
+is in no observation), F frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from presage.common.ensemble import GaussianStack
+from presage.common.game import GameError, GameSpec, Rows, View, Window
+from presage.common.networks import Activation
+
+RewardRule = Callable[[View, Tensor, View], Tensor]
+"""`(view, act (B, A), after) -> (B, N)` rewards, as tensor code on the views' device"""
+
+TerminationRule = Callable[[View, Tensor, View], Tensor]
+"""`(view, act (B, A), after) -> (B, N)` bool, true where the agent has no future after this step"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleConfig:
+    """The networks of a dynamics ensemble."""
+
+    members: int = 7
+    """E, networks per owner; >= 1"""
+    elites: int = 5
+    """members used to imagine, best held-out score first; 1..members"""
+    owners: int = 1
+    """ensembles side by side: 1 (shared by all egos) or one per agent"""
+    hidden: tuple[int, ...] = (200, 200, 200)
+    """widths of the hidden layers of the network that predicts the next state"""
+    outcome_hidden: tuple[int, ...] = (200, 200)
+    """widths of the hidden layers of the network that predicts rewards and flags; unused with reward_input="joint\""""
+    activation: Activation = "silu"
+    """after every hidden layer"""
+    linear_skip: bool = True
+    """add an affine map from the inputs to the predicted means: point masses move linearly away from contacts"""
+    target: Literal["delta", "absolute"] = "delta"
+    """predict the change of the state (MBPO) or the next state itself (AORPO's code)"""
+    normalise_targets: bool = True
+    """standardise targets, so that slow columns weigh as much in the loss as fast ones"""
+    reward_input: Literal["transition", "joint"] = "transition"
+    """what rewards and flags are read from: (state, action, next state) by networks of their own, fed with the
+    predicted next state when imagining; or (state, action) by further outputs of the one network (the papers' form)"""
+    vectors: tuple[tuple[int, ...], ...] = ()
+    """groups of state columns, equally many each, that form a vector (the way to a landmark, to another agent): its
+    length and its direction become further inputs, of the present and, for rewards and flags, of the next state"""
+    log_variance: tuple[float, float] = (-10.0, 0.5)
+    """first lower and upper bound of the predicted log-variance, in standardised units"""
+    learned_bounds: bool = True
+    """whether training moves the bounds"""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.elites <= self.members:
+            raise ValueError(f"elites={self.elites} must lie in 1..members={self.members}")
+        if self.owners < 1:
+            raise ValueError(f"owners={self.owners} must be >= 1")
+        if min((1, *self.hidden, *self.outcome_hidden)) < 1:
+            raise ValueError(f"hidden={self.hidden} and outcome_hidden={self.outcome_hidden} must be widths >= 1")
+        if len({len(group) for group in self.vectors}) > 1:
+            raise ValueError(f"vectors={self.vectors} must be groups of one length (2 on a plane, 3 in space)")
+        if not self.log_variance[0] < self.log_variance[1]:
+            raise ValueError(f"log_variance={self.log_variance} must be (lower, upper) with lower < upper")
+
+
+class Past(NamedTuple):
+    """The frames before the present one, where a game declares more than one."""
+
+    obs: Tensor
+    """(B, F - 1, O), oldest first"""
+    act: Tensor
+    """(B, F - 1, A), the action taken at each of them"""
+
+
+class Regression(NamedTuple):
+    """One network of the ensemble with the rows that it is fitted on."""
+
+    network: GaussianStack
+    inputs: Tensor
+    """(B, inputs)"""
+    targets: Tensor
+    """(B, C), then the flags (B, L) as 0.0 and 1.0"""
+    groups: dict[str, slice]
+    """columns of `targets` by what they mean"""
+
+
+class JointPrediction(NamedTuple):
+    """What every member of one owner predicts, in raw units."""
+
+    mean: Tensor
+    """(E, B, S) next state"""
+    std: Tensor
+    """(E, B, S)"""
+    reward_mean: Tensor
+    """(E, B, N), each member's at its own mean next state; (E, B, 0) where a rule gives the rewards"""
+    reward_std: Tensor
+    """(E, B, N) or (E, B, 0)"""
+
+
+class DynamicsEnsemble(nn.Module):
+    """Probabilistic ensemble of the joint dynamics (PETS, Chua et al. 2018; AORPO, Zhang et al. 2021).
+
+    It reads the last `spec.frames` joint observations, the joint actions between them, and the present joint action.
+    It predicts the next state; rewards unless a rule gives them; and, only where the game declares that they vary,
+    termination (unless a rule gives it), who acts next, and what is legal. The desired goal passes on unchanged and is
+    read by what predicts rewards and flags alone.
+    """
+
+    def __init__(
+        self,
+        spec: GameSpec,
+        config: EnsembleConfig,
+        rng: torch.Generator,
+        *,
+        reward: RewardRule | None = None,
+        terminates: TerminationRule | None = None,
+    ) -> None:
+        """
+        Args:
+            spec: the game. config: the networks. rng: draws the weights, on the CPU.
+            reward: gives the rewards instead of learning them. terminates: gives the terminations likewise.
+
+        Raises:
+            ValueError: `owners` is neither 1 nor the number of agents.
+        """
+        super().__init__()
+        if config.owners not in (1, spec.n):
+            raise ValueError(
+                f"owners={config.owners} must be 1 (one ensemble for all egos) or {spec.n} (one per agent of {spec.name!r})"
+            )
+        self.spec, self.config = spec, config
+        self.reward_rule, self.termination_rule = reward, terminates
+        self.state_dim = spec.obs_dim + (0 if spec.achieved else spec.goal_dim)
+        self.rewards = 0 if reward else spec.n
+        self.flags = {
+            "terminated": spec.n if spec.terminates and terminates is None else 0,
+            "acting": spec.n if spec.acting_varies else 0,
+            "legal": spec.act_dim if spec.legal_varies else 0,
+        }
+        flags = sum(self.flags.values())
+        self.joint = config.reward_input == "joint" or self.rewards + flags == 0
+        acting = spec.n if spec.acting_varies else 0
+        blocks = (
+            self.state_dim,
+            spec.act_dim + acting,
+            (spec.frames - 1) * spec.obs_dim,
+            (spec.frames - 1) * spec.act_dim,
+        )
+        known = [*range(blocks[0], sum(blocks[:2])), *range(sum(blocks[:3]), sum(blocks))]
+        size = len(config.vectors[0]) if config.vectors else 0
+        extra = len(config.vectors) * (1 + size)
+        self.register_buffer(
+            "vectors",
+            torch.tensor(config.vectors, dtype=torch.long).view(-1, size)
+            if size
+            else torch.zeros(0, 0, dtype=torch.long),
+            persistent=False,
+        )
+        width, goal = sum(blocks) + extra, spec.goal_dim if self.rewards + flags else 0
+
+        def network(inputs: int, columns: int, flags: int, hidden: tuple[int, ...]) -> GaussianStack:
+            return GaussianStack(
+                owners=config.owners, members=config.members, elites=config.elites, inputs=inputs, columns=columns,
+                flags=flags, hidden=hidden, activation=config.activation, linear_skip=config.linear_skip,
+                normalise_targets=config.normalise_targets, log_variance=config.log_variance,
+                learned_bounds=config.learned_bounds, unscaled=known, rng=rng,
+            )  # fmt: skip
+
+        self.outcome_network: GaussianStack | None = None
+        if self.joint:
+            self.state_network = network(width + goal, self.state_dim + self.rewards, flags, config.hidden)
+        else:
+            self.state_network = network(width, self.state_dim, 0, config.hidden)
+            reads = width + self.state_dim + goal + extra
+            self.outcome_network = network(reads, self.rewards, flags, config.outcome_hidden)
+
+    @property
+    def networks(self) -> tuple[GaussianStack, ...]:
+        """The state network, and the outcome network where there is one."""
+        return (self.state_network,) if self.outcome_network is None else (self.state_network, self.outcome_network)
+
+    def state(self, view: View) -> Tensor:
+        """The modelled state `(B, S)`: the joint observation, then the achieved goal where no observation holds it."""
+        return view.obs if self.spec.achieved else torch.cat([view.obs, view.achieved], 1)
+
+    def past(self, window: Window) -> Past:
+        """The frames before the last one of `window`.
+
+        Raises:
+            GameError: the window is shorter than the game's frames.
+        """
+        frames = self.spec.frames
+        if window.obs.shape[1] < frames:
+            raise GameError(
+                f"game {self.spec.name!r} declares frames={frames}, the window has {window.obs.shape[1]}; ask the replay "
+                f"for windows of length >= {frames}"
+            )
+        length = window.obs.shape[1]
+        return Past(window.obs[:, length - frames : -1], window.act[:, length - frames : -1])
+
+    def inputs(self, view: View, act: Tensor, past: Past | None) -> Tensor:
+        """What the state network reads, raw; `past` may be None where the game declares a single frame."""
+        parts = [self.state(view), act]
+        if self.spec.acting_varies:
+            parts.append(view.acting.to(act.dtype))
+        if self.spec.frames > 1:
+            if past is None:
+                raise GameError(
+                    f"game {self.spec.name!r} declares frames={self.spec.frames}: the earlier ones are missing"
+                )
+            parts += [past.obs.flatten(1), past.act.flatten(1)]
+        if self.joint and self.rewards + sum(self.flags.values()):
+            parts.append(view.desired)
+        return torch.cat([*parts, *self.geometry(parts[0])], 1)
+
+    def geometry(self, state: Tensor) -> list[Tensor]:
+        """Lengths `(..., K)` and directions `(..., K * D)` of the declared vectors of `state (..., S)`."""
+        if not self.config.vectors:
+            return []
+        vectors = state[..., self.vectors]
+        length = vectors.norm(dim=-1)
+        return [length, (vectors / length.clamp(min=1e-3)[..., None]).flatten(-2)]
+
+    def outcome_inputs(self, inputs: Tensor, next_state: Tensor, view: View) -> Tensor:
+        """What the outcome network reads, raw: all that the state network does, the next state, the desired goal.
+
+        Args:
+            inputs: `(..., B, inputs)`. next_state: `(..., B, S)`.
+        """
+        parts = [inputs, next_state, *self.geometry(next_state)]
+        if self.spec.goal_dim:
+            parts.append(view.desired.expand(*inputs.shape[:-1], -1))
+        return torch.cat(parts, -1)
+
+    def regressions(self, rows: Rows, window: Window | None = None) -> dict[str, Regression]:
+        """The networks by name, each with its inputs and targets on `rows (B)`.
+
+        Args:
+            window: what led to every row, `(B)` windows that end at it; needed where the game declares several frames.
+        """
+        if window is not None and len(window) != len(rows):
+            raise GameError(
+                f"{len(window)} windows were given for {len(rows)} rows; each row needs the one that ends at it"
+            )
+        view, after = rows.view, rows.next_view
+        inputs = self.inputs(view, rows.act, None if window is None else self.past(window))
+        state, target = self.state(view), self.state(after)
+        if self.config.target == "delta":
+            target = target - state
+        groups = {"obs": self.spec.obs_dim, "achieved": self.state_dim - self.spec.obs_dim}
+        rewards = rows.reward[:, : self.rewards]
+        truth = {"terminated": rows.terminated, "acting": rows.next_acting, "legal": rows.next_legal}
+        flags = [truth[name].to(target.dtype) for name, width in self.flags.items() if width]
+        last = {"reward": self.rewards, **self.flags}
+        if self.outcome_network is None:
+            both = torch.cat([target, rewards, *flags], 1)
+            return {"state": Regression(self.state_network, inputs, both, _slices(groups | last))}
+        reads = self.outcome_inputs(inputs, self.state(after), view)
+        return {
+            "state": Regression(self.state_network, inputs, target, _slices(groups)),
+            "outcome": Regression(self.outcome_network, reads, torch.cat([rewards, *flags], 1), _slices(last)),
+        }
+
+    @torch.no_grad()
+    def predict(self, view: View, act: Tensor, window: Window | None = None, owner: int = 0) -> JointPrediction:
+        """What each member of `owner` predicts for the step from `view` under `act (B, A)`; nothing is sampled."""
+        members = torch.arange(self.config.members, device=act.device) + owner * self.config.members
+        inputs = self.inputs(view, act, None if window is None else self.past(window))
+        mean, std, _ = self.state_network.predict(inputs, self.state_network.select(members))
+        state, reward_mean, reward_std = (
+            mean[..., : self.state_dim],
+            mean[..., self.state_dim :],
+            std[..., self.state_dim :],
+        )
+        if self.config.target == "delta":
+            state = state + self.state(view)
+        if self.outcome_network is not None:
+            every = inputs.expand(len(members), *inputs.shape)
+            reads = self.outcome_inputs(every, state, view)
+            reward_mean, reward_std, _ = self.outcome_network.predict(reads, self.outcome_network.select(members))
+        return JointPrediction(state, std[..., : self.state_dim], reward_mean, reward_std)
+
+    @torch.no_grad()
+    def disagreement(self, view: View, act: Tensor, window: Window | None = None, owner: int = 0) -> Tensor:
+        """How far the members' mean next states lie apart, `(B,)`.
+
+        The standard deviation over members, each column in units of its target's own spread in the training rows,
+        root mean square over the columns that vary.
+        """
+        mean = self.predict(view, act, window, owner).mean
+        scale = self.state_network.spread[owner * self.config.members, 0, : self.state_dim]
+        apart = mean.var(0, unbiased=False)[:, scale > 0] / scale[scale > 0].square()
+        return apart.mean(1).sqrt()
+
+
+def _slices(widths: dict[str, int]) -> dict[str, slice]:
+    """Consecutive slices of the given widths, empty ones left out."""
+    edges = list(accumulate(widths.values(), initial=0))
+    return {name: slice(lo, lo + width) for (name, width), lo in zip(widths.items(), edges, strict=False) if width}

@@ -1,0 +1,348 @@
+"""Fitting a dynamics ensemble: held-out rows, bootstrapped members, early stopping and restoring member by member.
+
+Shape suffixes: M networks in a stack (owner, member), B batch, C columns, L flags, W rows in a member's bootstrap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from presage.common.dynamics import DynamicsEnsemble, Regression
+from presage.common.ensemble import GaussianStack, gaussian_nll
+from presage.common.game import Rows, Window
+from presage.common.holdout import Numbered, Split
+
+_CHUNK = 1024
+"""held-out rows scored at once"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """How the networks of an ensemble are fitted."""
+
+    learning_rate: float = 1e-3
+    """Adam's step; > 0"""
+    batch_size: int = 256
+    """rows per member and update; >= 1"""
+    weight_decay: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
+    """L2 in the loss (0.5 * decay * sum of squares) on weights, from the input layer to the head; stretched over
+    networks of another depth, so that one entry serves every layer"""
+    bound_penalty: float = 0.01
+    """weight of sum(upper - lower) of learned variance bounds in the loss"""
+    gradient_clip: float | None = None
+    """largest gradient norm of one member; None leaves gradients alone"""
+    holdout: float = 0.2
+    """share of the rows held out; in (0, 1)"""
+    max_holdout: int = 5000
+    """rows held out at most"""
+    holdout_stretch: int = 100
+    """consecutive steps of an episode that are held out together, so that held-out rows have no neighbours among the
+    training rows; >= 1"""
+    bootstrap: bool = True
+    """every member trains on its own resample of the training rows; otherwise on all of them"""
+    evaluate_every: int = 100
+    """updates between two looks at the held-out rows; >= 1"""
+    patience: int = 5
+    """looks in a row without an improved member after which the fit ends; >= 1"""
+    min_improvement: float = 0.01
+    """what counts as improved: relative for score="error", nats per column for score="likelihood\""""
+    score: Literal["error", "likelihood"] = "error"
+    """what is compared on held-out rows: the mean squared error in standardised units, or the NLL; plus the flags'
+    cross-entropy in both"""
+    max_updates: int = 5000
+    """updates of each network per fit at most; >= 1"""
+    keep_optimiser: bool = True
+    """carry Adam's moments from one fit to the next"""
+
+    def __post_init__(self) -> None:
+        low = {"batch_size": self.batch_size, "evaluate_every": self.evaluate_every, "patience": self.patience,
+               "max_updates": self.max_updates, "holdout_stretch": self.holdout_stretch, "max_holdout": self.max_holdout}  # fmt: skip
+        for name, value in low.items():
+            if value < 1:
+                raise ValueError(f"{name}={value} must be >= 1")
+        if not 0 < self.holdout < 1:
+            raise ValueError(f"holdout={self.holdout} must be a share in (0, 1)")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate={self.learning_rate} must be > 0")
+        if not self.weight_decay or min(self.weight_decay) < 0:
+            raise ValueError(f"weight_decay={self.weight_decay} must hold at least one entry, all >= 0")
+        if self.gradient_clip is not None and not self.gradient_clip > 0:
+            raise ValueError(f"gradient_clip={self.gradient_clip} must be > 0, or None")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkReport:
+    """What one fit did to one network of the ensemble; scores are on held-out rows, after restoring."""
+
+    updates: int
+    epochs: float
+    """updates in passes over the training rows"""
+    train_loss: float
+    """mean over members at the last update"""
+    scores: list[float]
+    """(M) the held-out score of every member"""
+    elites: list[list[int]]
+    """per owner, members by score, best first"""
+    rmse: dict[str, float] = field(default_factory=dict)
+    """per group of columns, in raw units: root mean square over its columns and the elites"""
+    nll: dict[str, float] = field(default_factory=dict)
+    """per group: nats per column that varies, in standardised units, mean over the elites; cross-entropy for flags"""
+    explained: dict[str, float] = field(default_factory=dict)
+    """per group: 1 - error / variance, mean over the columns that vary and the elites"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitReport:
+    """What one fit did."""
+
+    train_rows: int
+    """of the owner with most rows"""
+    held_out_rows: int
+    networks: dict[str, NetworkReport]
+
+    def metrics(self) -> dict[str, float]:
+        """Plain numbers by name, for a logger."""
+        found: dict[str, float] = {"train_rows": self.train_rows, "held_out_rows": self.held_out_rows}
+        for name, report in self.networks.items():
+            found |= {f"{name}_updates": report.updates, f"{name}_train_loss": report.train_loss}
+            for kind in ("rmse", "nll", "explained"):
+                found |= {f"{group}_{kind}": value for group, value in getattr(report, kind).items()}
+        return found
+
+
+class EnsembleFitter:
+    """Fits a `DynamicsEnsemble` by maximum likelihood, again and again on growing data (MBPO, Janner et al. 2019).
+
+    Weights carry over from fit to fit. Every member of every network returns to its own best held-out score, the
+    weights it came with included. Which rows are held out, and which of the others a member trains on, depends on a
+    row's number alone, so that rows held out by one fit are not training rows of an earlier one, and members keep
+    their own view of the data as it grows.
+    """
+
+    def __init__(self, ensemble: DynamicsEnsemble, config: FitConfig, rng: torch.Generator) -> None:
+        self.ensemble, self.config = ensemble, config
+        self.salt = int(torch.randint(2**31 - 1, (1,), generator=rng, device=rng.device))
+        self.fits = 0
+        self.updates = 0
+        names = ["state"] if ensemble.outcome_network is None else ["state", "outcome"]
+        self.optimisers = {
+            name: self._optimiser(network) for name, network in zip(names, ensemble.networks, strict=True)
+        }
+
+    def _optimiser(self, network: GaussianStack) -> torch.optim.Optimizer:
+        """Adam with each layer's own decay; L2 in the loss is what Adam's coupled decay computes."""
+        decays, layers = self.config.weight_decay, list(network.mlp.layers)
+        groups: list[dict[str, Any]] = []
+        for k, layer in enumerate(layers):
+            decay = decays[round(k * (len(decays) - 1) / max(len(layers) - 1, 1))]
+            weights = [layer.weight] + ([network.skip.weight] if k == 0 and network.skip is not None else [])
+            groups.append({"params": weights, "weight_decay": decay})
+        held = {id(p) for group in groups for p in group["params"]}
+        rest = [p for p in network.parameters() if id(p) not in held and p.requires_grad]
+        groups.append({"params": rest, "weight_decay": 0.0})
+        return torch.optim.Adam(groups, lr=self.config.learning_rate, fused=True)
+
+    def fit(
+        self, rows: Rows, rng: torch.Generator, *, window: Window | None = None, lanes: int = 1, first: int = 0
+    ) -> FitReport:
+        """Fit every network on `rows (B)`; where owners differ, each on the rows of its ego and of all agents.
+
+        Args:
+            rng: orders the mini-batches, on the rows' device.
+            window: the windows that end at the rows, where the game declares several frames.
+            lanes: copies of the game; rows are ordered by time, then copy, as a replay serves them.
+            first: env steps of each copy before `rows`, those that a full replay has forgotten.
+
+        Raises:
+            ValueError: too few rows to hold one out, or a number that is not finite.
+        """
+        config, owners = self.config, self.ensemble.config.owners
+        numbered = Numbered.of(rows.ego, rows.step, lanes, first, config.holdout_stretch)
+        split = Split.of(numbered, owners, config.holdout, config.max_holdout, self.salt)
+        members = self.ensemble.config.members
+        resamples = split.resamples(numbered, members, self.salt, config.bootstrap)
+        reports: dict[str, NetworkReport] = {}
+        for name, regression in self.ensemble.regressions(rows, window).items():
+            if not config.keep_optimiser:
+                self.optimisers[name] = self._optimiser(regression.network)
+            reports[name] = self._fit_network(regression, self.optimisers[name], split, resamples, rng)
+            self.updates += reports[name].updates
+        self.fits += 1
+        rows_trained, rows_held = (max(map(len, part)) for part in (split.train, split.held_out))
+        return FitReport(train_rows=rows_trained, held_out_rows=rows_held, networks=reports)
+
+    def _fit_network(
+        self,
+        regression: Regression,
+        optimiser: torch.optim.Optimizer,
+        split: Split,
+        resamples: Tensor,
+        rng: torch.Generator,
+    ) -> NetworkReport:
+        config, (network, inputs, targets, groups) = self.config, regression
+        table = torch.cat([inputs, targets], 1)
+        if not bool(table.isfinite().all()):
+            row = int((~table.isfinite().all(1)).nonzero()[0])
+            raise ValueError(f"row {row} holds a number that is not finite; a model cannot be fitted on it")
+        for owner, train in enumerate(split.train):
+            network.take_statistics(owner, inputs[train], targets[train, : network.columns])
+        rows, weights = split.scored(network.members)
+
+        best = {name: p.detach().clone() for name, p in network.named_parameters()}
+        best_score = self._score(held_out(network, table, inputs.shape[1], rows, weights))
+        reference, stale, updates, loss = best_score.clone(), 0, 0, best_score
+        batches = _batches(resamples, config.batch_size, rng)
+        while stale < config.patience and updates < config.max_updates:
+            for _ in range(min(config.evaluate_every, config.max_updates - updates)):
+                x, y = torch.split(table[next(batches)], [inputs.shape[1], targets.shape[1]], -1)
+                loss = network_loss(network, x, y, config.bound_penalty)
+                optimiser.zero_grad()
+                torch.autograd.backward(loss.sum())
+                if config.gradient_clip is not None:
+                    clip_by_member(network, config.gradient_clip)
+                optimiser.step()
+                updates += 1
+            score = self._score(held_out(network, table, inputs.shape[1], rows, weights))
+            better = score < best_score
+            best_score = torch.where(better, score, best_score)
+            for name, p in network.named_parameters():
+                best[name] = torch.where(better[:, None, None], p.detach(), best[name])
+            margin = config.min_improvement * (reference if config.score == "error" else 1.0)
+            improved = score < reference - margin
+            reference = torch.where(improved, score, reference)
+            stale = 0 if bool(improved.any()) else stale + 1
+        with torch.no_grad():
+            for name, p in network.named_parameters():
+                p.copy_(best[name])
+        order = best_score.view(network.owners, -1).argsort(dim=1, stable=True)
+        network.elites.copy_(order[:, : network.elites.shape[1]])
+        final = held_out(network, table, inputs.shape[1], rows, weights)
+        return NetworkReport(
+            updates=updates,
+            epochs=updates * min(config.batch_size, resamples.shape[1]) / resamples.shape[1],
+            train_loss=float(loss.detach().mean()),
+            scores=best_score.tolist(),
+            elites=order.tolist(),
+            **_by_group(network, final, groups),
+        )
+
+    def _score(self, found: HeldOut) -> Tensor:
+        """What members are compared by, `(M,)`."""
+        columns = found.error if self.config.score == "error" else found.nll
+        return _mean(columns, found.live) + (found.flags.mean(-1) if found.flags.shape[1] else 0.0)
+
+    def state(self) -> dict[str, Any]:
+        """Plain data and tensors from which `restore` continues exactly; the ensemble's own state is apart."""
+        optimisers = {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()}
+        return {"salt": self.salt, "fits": self.fits, "updates": self.updates, "optimisers": optimisers}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`."""
+        self.salt, self.fits, self.updates = int(state["salt"]), int(state["fits"]), int(state["updates"])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+
+
+class HeldOut(NamedTuple):
+    """Means over held-out rows of every network."""
+
+    error: Tensor
+    """(M, C) squared error in standardised units"""
+    nll: Tensor
+    """(M, C) nats, in standardised units"""
+    flags: Tensor
+    """(M, L) cross-entropy in nats"""
+    live: Tensor
+    """(M, C) 1.0 where the column varies in the training rows"""
+
+
+@torch.no_grad()
+def held_out(network: GaussianStack, table: Tensor, inputs: int, rows: Tensor, weights: Tensor) -> HeldOut:
+    """Score every network on its own rows.
+
+    Args:
+        table: `(B, inputs + C + L)`. rows: `(M, H)` indices into it. weights: `(M, H)`, 0 for rows that do not count.
+    """
+    sums: list[Tensor] = []
+    live = torch.empty(0)
+    for at, weight in zip(torch.split(rows, _CHUNK, 1), torch.split(weights, _CHUNK, 1), strict=True):
+        x, y, flags = torch.split(table[at], [inputs, network.columns, network.flags], -1)
+        mean, log_variance, logits = network(x)
+        y, live = network.standardise(y)
+        error = (mean - y).square()
+        nll = 0.5 * (error * (-log_variance).exp() + log_variance + math.log(2 * math.pi))
+        cross = torch.nn.functional.binary_cross_entropy_with_logits(logits, flags, reduction="none")
+        parts = [torch.einsum("mbc,mb->mc", part, weight) for part in (error, nll, cross)]
+        sums = parts if not sums else [total + part for total, part in zip(sums, parts, strict=True)]
+    count = weights.sum(1, keepdim=True)
+    error, nll, cross = (total / count for total in sums)
+    return HeldOut(error, nll, cross, live[:, 0])
+
+
+def network_loss(network: GaussianStack, inputs: Tensor, targets: Tensor, bound_penalty: float) -> Tensor:
+    """Loss of every network `(M,)` on its own rows: Gaussian NLL of the columns, cross-entropy of the flags, bounds.
+
+    Args:
+        inputs: `(M, B, inputs)` raw. targets: `(M, B, C + L)` raw, flags last.
+    """
+    y, flags = torch.split(targets, [network.columns, network.flags], -1)
+    mean, log_variance, logits = network(inputs)
+    y, live = network.standardise(y)
+    loss = gaussian_nll(mean, log_variance, y, live)
+    if network.flags:
+        cross = torch.nn.functional.binary_cross_entropy_with_logits(logits, flags, reduction="none")
+        loss = loss + cross.mean((1, 2))
+    if network.lower.requires_grad:
+        loss = loss + bound_penalty * (network.upper - network.lower).sum((1, 2))
+    return loss
+
+
+@torch.no_grad()
+def clip_by_member(network: GaussianStack, most: float) -> None:
+    """Scale every network's own gradient to a norm of at most `most`, without looking at the others'."""
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    norm = torch.stack([g.square().sum((1, 2)) for g in gradients]).sum(0).sqrt()
+    factor = (most / norm.clamp(min=1e-12)).clamp(max=1.0)[:, None, None]
+    for g in gradients:
+        g *= factor
+
+
+def _batches(resamples: Tensor, size: int, rng: torch.Generator) -> Iterator[Tensor]:
+    """Endless `(M, size)` batches: each network's rows `(M, W)` in an order of its own, shuffled after every pass."""
+    width = resamples.shape[1]
+    size = min(size, width)
+    while True:
+        order = torch.rand(resamples.shape, generator=rng, device=resamples.device).argsort(1)
+        shuffled = resamples.gather(1, order)
+        for start in range(0, width - size + 1, size):
+            yield shuffled[:, start : start + size]
+
+
+def _mean(columns: Tensor, live: Tensor) -> Tensor:
+    """Mean over the columns that vary, `(M, C)` to `(M,)`."""
+    return (columns * live).sum(-1) / live.sum(-1).clamp(min=1.0)
+
+
+def _by_group(network: GaussianStack, found: HeldOut, groups: Mapping[str, slice]) -> dict[str, dict[str, float]]:
+    """The fields rmse, nll and explained of a report, over every owner's elites."""
+    elites = network.elite_index()
+    error, nll, cross, live = (part[elites] for part in found)
+    scale, spread = network.target_scale[elites, 0], network.spread[elites, 0]
+    rmse, likelihood, explained = {}, {}, {}
+    for name, where in groups.items():
+        if where.start >= network.columns:
+            flags = slice(where.start - network.columns, where.stop - network.columns)
+            likelihood[name] = float(cross[:, flags].mean())
+            continue
+        raw, on = (error * scale.square())[:, where], live[:, where]
+        rmse[name] = float(raw.mean().sqrt())
+        likelihood[name] = float(_mean(nll[:, where], on).mean())
+        share = raw / torch.where(on > 0, spread[:, where], 1.0).square()
+        explained[name] = 1.0 - float(_mean(share, on).mean())
+    return {"rmse": rmse, "nll": likelihood, "explained": explained}

@@ -1,0 +1,68 @@
+"""Model-based policy optimisation (MBPO; Janner, Fu, Zhang, Levine 2019, 1906.08253): one agent, tianshou's SAC, a
+probabilistic ensemble, and short branches from real states. `real_share=1` is plain SAC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from presage.common.dyna import Dyna, DynaConfig
+from presage.common.dynamics import DynamicsEnsemble, EnsembleConfig
+from presage.common.fit import FitConfig
+from presage.common.game import GameError, GameSpec, Kernel
+from presage.common.sac import SACConfig, build_sac
+from presage.common.schedules import LengthRamp
+from presage.common.streams import Streams
+from presage.common.worlds import GivenWorld, LearnedWorld
+
+
+def _pendulum_loop() -> DynaConfig:
+    return DynaConfig(
+        updates_per_step=10, warmup_steps=500, real_share=0.05, fit_every=250, rollout_every=250,
+        rollout_starts=10_000, kept_rollouts=1, horizon=LengthRamp(start_epoch=0, end_epoch=0, start=1, end=1),
+        epoch_steps=250, replay_capacity=100_000,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class MBPOConfig:
+    """MBPO's parts; the loop's defaults are those of its pendulum runs with a tenth of the branch starts."""
+
+    sac: SACConfig = field(default_factory=SACConfig)
+    """the learner"""
+    loop: DynaConfig = field(default_factory=_pendulum_loop)
+    """when to fit, how far to imagine, what to learn from"""
+    model: Literal["ensemble", "true"] = "ensemble"
+    """imagine in a learned ensemble, or in the game's own dynamics where it offers them"""
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    """the networks of the learned world"""
+    fit: FitConfig = field(default_factory=FitConfig)
+    """how they are fitted"""
+
+    def build(self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None) -> Dyna:
+        """MBPO on a game of one agent; see `presage.common.method.Method`."""
+        learner, actor = build_sac(spec, self.sac, streams("learner"), device)
+        world = None
+        if self.loop.real_share < 1:
+            world = build_world(spec, self.model, self.ensemble, self.fit, streams, device, true_kernel)
+        return Dyna(spec, self.loop, learner, actor, streams, world=world, device=device)
+
+
+def build_world(
+    spec: GameSpec, model: Literal["ensemble", "true"], ensemble: EnsembleConfig, fit: FitConfig, streams: Streams,
+    device: torch.device, true_kernel: Kernel | None,
+) -> LearnedWorld | GivenWorld:  # fmt: skip
+    """The world that a configuration names.
+
+    Raises:
+        GameError: the true dynamics are asked for and the game does not offer them.
+    """
+    if model == "ensemble":
+        networks = DynamicsEnsemble(spec, ensemble, streams("ensemble")).to(device)
+        return LearnedWorld(networks, fit, streams("holdout"))
+    if true_kernel is None:
+        raise GameError(f"{spec.name!r} offers no true dynamics to imagine in; use model='ensemble'")
+    return GivenWorld(true_kernel)

@@ -1,0 +1,152 @@
+"""Stacked networks: many equal networks (ensemble members, agents, twin critics) evaluated as one batched product.
+
+Shape suffixes: M networks in the stack, B batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Activation = Literal["relu", "silu", "tanh"]
+Initialisation = Literal["uniform", "truncated_normal"]
+
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "relu": nn.functional.relu,
+    "silu": nn.functional.silu,
+    "tanh": torch.tanh,
+}
+
+
+class StackedLinear(nn.Module):
+    """`M` affine maps in one batched product.
+
+    Inputs are `(M, B, in)`, one for each map; `(B, in)`, read by all; or `(m, B, in)` with `M = k m`, where map
+    `j m + i` reads input `i` (twin critics of m agents: k = 2). The output is `(M, B, out)`.
+    """
+
+    def __init__(
+        self, stack: int, inputs: int, outputs: int, rng: torch.Generator, init: Initialisation = "uniform"
+    ) -> None:
+        """
+        Args:
+            stack: M, the number of maps. inputs, outputs: their widths.
+            rng: draws the weights (on the CPU, so that every device starts alike).
+            init: "uniform" is torch's own for `nn.Linear`, bound 1/sqrt(in) for weights and biases;
+                "truncated_normal" is the model ensembles' (PETS, MBPO): std 1/(2 sqrt(in)) cut at two std, zero bias.
+        """
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(stack, inputs, outputs))
+        self.bias = nn.Parameter(torch.zeros(stack, 1, outputs))
+        with torch.no_grad():
+            if init == "truncated_normal":
+                std = 0.5 / math.sqrt(inputs)
+                nn.init.trunc_normal_(self.weight, 0.0, std, -2 * std, 2 * std, generator=rng)
+            else:
+                bound = 1.0 / math.sqrt(inputs)
+                self.weight.uniform_(-bound, bound, generator=rng)
+                self.bias.uniform_(-bound, bound, generator=rng)
+
+    def forward(self, x: Tensor, *, frozen: bool = False) -> Tensor:
+        """The maps of `x`; `frozen` lets gradients through to `x` only and saves the weights' share of the work."""
+        weight, bias = (self.weight.detach(), self.bias.detach()) if frozen else (self.weight, self.bias)
+        stack, inputs, outputs = weight.shape
+        if x.ndim == 2:  # one wide product instead of M narrow ones that read the same rows
+            wide = x @ weight.transpose(0, 1).reshape(inputs, stack * outputs)
+            return wide.view(len(x), stack, outputs).transpose(0, 1) + bias
+        if len(x) < stack:
+            readers, rows = stack // len(x), x.shape[1]
+            shared = weight.view(readers, len(x), inputs, outputs).permute(1, 2, 0, 3).flatten(2)
+            wide = torch.bmm(x, shared).view(len(x), rows, readers, outputs)
+            return wide.permute(2, 0, 1, 3).reshape(stack, rows, outputs) + bias
+        return torch.baddbmm(bias, x, weight)
+
+
+class StackedMLP(nn.Module):
+    """`M` multilayer perceptrons of one shape; inputs as in `StackedLinear`, outputs `(M, B, out)`."""
+
+    def __init__(
+        self,
+        stack: int,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int,
+        rng: torch.Generator,
+        activation: Activation = "relu",
+        init: Initialisation = "uniform",
+    ) -> None:
+        """
+        Args:
+            stack: M. inputs, hidden, outputs: the layers' widths; `hidden` may be empty (an affine map).
+            rng: draws the weights, layer by layer. activation: after every hidden layer. init: see `StackedLinear`.
+
+        Raises:
+            ValueError: a width or the stack is below 1, or the activation is unknown.
+        """
+        super().__init__()
+        widths = [inputs, *hidden, outputs]
+        if stack < 1 or min(widths) < 1:
+            raise ValueError(f"a stacked network needs stack >= 1 and widths >= 1, got stack={stack}, widths={widths}")
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"activation={activation!r} is unknown; choose one of {', '.join(_ACTIVATIONS)}")
+        self.stack, self.inputs, self.outputs = stack, inputs, outputs
+        self.activation: Activation = activation
+        self.layers = nn.ModuleList(
+            StackedLinear(stack, fan_in, fan_out, rng, init) for fan_in, fan_out in pairwise(widths)
+        )
+
+    def forward(self, x: Tensor, *, frozen: bool = False) -> Tensor:
+        """The networks' outputs `(M, B, out)`; `frozen` as in `StackedLinear.forward`."""
+        activate = _ACTIVATIONS[self.activation]
+        for layer in self.layers[:-1]:
+            x = activate(layer(x, frozen=frozen))
+        out: Tensor = self.layers[-1](x, frozen=frozen)
+        return out
+
+    def member(self, index: int) -> nn.Sequential:
+        """Network `index` alone as ordinary torch layers that hold copies of its weights."""
+        plain: list[nn.Module] = []
+        for layer in self.layers:
+            if not isinstance(layer, StackedLinear):
+                raise TypeError(f"expected stacked layers, got {type(layer).__name__}")
+            fan_in, fan_out = layer.weight.shape[1:]
+            linear = nn.Linear(fan_in, fan_out).to(layer.weight)
+            with torch.no_grad():
+                linear.weight.copy_(layer.weight[index].T)
+                linear.bias.copy_(layer.bias[index, 0])
+            plain += [linear, {"relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}[self.activation]()]
+        return nn.Sequential(*plain[:-1])
+
+
+class Normaliser(nn.Module):
+    """Running mean and standard deviation per column, saved with the network that uses them; accumulated in float64.
+
+    Columns with a standard deviation under 1e-6 are left unscaled.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+
+    def fit(self, rows: Tensor) -> None:
+        """Take the statistics of `rows (B, width)`, replacing earlier ones."""
+        exact = rows.double()
+        std = exact.std(0, unbiased=False)
+        self.mean.copy_(exact.mean(0))
+        self.std.copy_(torch.where(std < 1e-6, torch.ones_like(std), std))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+    def invert(self, x: Tensor) -> Tensor:
+        """The raw units of normalised rows."""
+        return x * self.std + self.mean

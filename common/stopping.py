@@ -1,0 +1,49 @@
+"""Stopping between two env steps: SIGINT and SIGTERM become a flag that a loop reads."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+
+@dataclass
+class Stop:
+    """Whether somebody asked to stop."""
+
+    signal: int | None = None
+    """the number of the signal that asked, None while none has"""
+
+    @property
+    def asked(self) -> bool:
+        return self.signal is not None
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Within the block, the first SIGINT or SIGTERM is noted; a second one does what it always did.
+
+    Python delivers signals to the main thread alone; elsewhere the flag is never raised.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    wanted = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in wanted}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        stop.signal = number
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in wanted:
+        signal.signal(number, note)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,274 @@
+"""The engine of a run: collect, learn, evaluate and save; it may be killed at any instant."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from presage.common.circumstances import Circumstances
+from presage.common.devices import GameOnDevice, choose_device
+from presage.common.dyna import Metrics
+from presage.common.episodes import EpisodeLog
+from presage.common.evaluate import Evaluation, evaluate
+from presage.common.game import GameError, View
+from presage.common.learner_metrics import learner_metrics
+from presage.common.learner_state import learner_state, restore_learner
+from presage.common.marl_eval import EVALUATION_FILE, SeedResult, write_evaluations
+from presage.common.metrics import QUERIES, MetricLog
+from presage.common.parts import Parts, build
+from presage.common.phases import OnPhase, PhaseClock
+from presage.common.progress import Progress
+from presage.common.random_state import global_random_state, restore_global_random_state
+from presage.common.replay import Replay
+from presage.common.run_folder import RunFolder
+from presage.common.scenario import Scenario
+from presage.common.stopping import stoppable
+from presage.common.streams import streams
+from presage.common.tree import Tree
+
+
+class Training:
+    """One run: its game, its method, what was collected and learned, and where it all is saved.
+
+    Same scenario, device, threads and library versions: same numbers, whether or not it was interrupted and restored.
+    """
+
+    folder: RunFolder
+    """where `run` writes; likewise the two below"""
+    log: MetricLog
+    progress: Progress
+
+    def __init__(self, scenario: Scenario[Any], parts: Parts, on_phase: OnPhase | None = None) -> None:
+        """Make everything and start the first episodes; nothing is written yet.
+
+        Args:
+            scenario: the numbers. parts: the things behind its names.
+            on_phase: called with each of `presage.common.phases.PHASES` as it begins.
+
+        Raises:
+            GameError: the game cannot be made, breaks its contract, or does not suit the method.
+            DeviceError: the device is not there.
+        """
+        self.scenario, self.parts = scenario, parts
+        self.device = choose_device(scenario.device)
+        if scenario.threads is not None:
+            torch.set_num_threads(scenario.threads)
+        seed_globally(scenario.seed)
+        self.streams = streams(scenario.seed, self.device)
+        self.game = GameOnDevice(parts.training_game(scenario.game), self.device)
+        self.spec = self.game.spec
+        self.evaluation_game = GameOnDevice(
+            parts.evaluation_game(scenario.game, scenario.evaluation_episodes), self.device
+        )
+        self.dyna = build(scenario, self.spec, self.streams, self.device)
+        capacity = max(self.game.copies, self.dyna.config.replay_capacity)
+        self.replay = Replay(self.spec, capacity, self.game.copies, device=self.device)
+        self.episodes = EpisodeLog(self.game.copies, self.device)
+        self.history: list[tuple[int, dict[str, list[float]]]] = []
+        """env steps of every evaluation, and what its episodes gave"""
+        self.best: dict[str, Any] = {"return": -math.inf, "policy": {}}
+        """the policy's parameters at its best evaluation"""
+        self._next_evaluation, self._next_checkpoint = 0, scenario.checkpoint_every
+        self._saved_at = self._logged_at = -1
+        self._last_losses: Metrics = {}
+        self._metrics_position = 0
+        self.clock = PhaseClock(on_phase)
+        self.dyna.on_phase = self.clock
+        self.view: View = self.game.reset(scenario.seed)
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps made so far."""
+        return int(self.dyna.env_steps)
+
+    # ------------------------------------------------------------------ loop
+
+    def run(self, folder: RunFolder) -> int | None:
+        """Go on until the scenario's env steps are made, or a signal asks to stop: then its number is returned.
+
+        Either way the last thing done is a checkpoint.
+        """
+        self.folder = folder
+        self.progress = Progress(self.scenario.steps, done=min(self.env_steps, self.scenario.steps), stream=sys.stderr)
+        with stoppable() as stop, MetricLog(folder.path, position=self._metrics_position) as self.log:
+            while not stop.asked:
+                if self.env_steps >= self._next_evaluation or self.finished:
+                    self.evaluate()
+                if self.env_steps >= self._next_checkpoint:
+                    self.save()
+                if self.finished:
+                    break
+                self.step()
+            self.save()
+        self.progress.close()
+        return stop.signal
+
+    @property
+    def finished(self) -> bool:
+        """Whether all env steps are made."""
+        return self.env_steps >= self.scenario.steps
+
+    def step(self) -> None:
+        """One env step in every copy of the game, and what is to be learned by then."""
+        self.clock("collection")
+        rows, self.view = self.game.step(self.dyna.explore(self.view))
+        self.replay.extend(rows)
+        self.episodes.add(rows)
+        self.dyna.learn(self.replay, rows)
+        self.progress.update(min(self.env_steps, self.scenario.steps))
+
+    # ------------------------------------------------------------ evaluation
+
+    def evaluate(self) -> None:
+        """Play the evaluation's episodes, unless that was done at this env step, and log all metrics."""
+        if self.history and self.history[-1][0] == self.env_steps:
+            return
+        self.clock("evaluation")
+        found = self._play()
+        self.history.append((self.env_steps, found.per_episode()))
+        if found.mean_return > self.best["return"]:
+            self.best = {"return": found.mean_return, "policy": self._policy_state()}
+        self._next_evaluation = (self.env_steps // self.scenario.evaluate_every + 1) * self.scenario.evaluate_every
+        write_evaluations(self.folder.path / EVALUATION_FILE, [self.result()])
+        made = self.env_steps - max(self._logged_at, 0)
+        self._logged_at = self.env_steps
+        values = found.metrics() | self.episodes.metrics() | self._queries() | self._losses() | self.dyna.metrics
+        values |= self.clock.metrics(made)
+        self.log.write(self.env_steps, {_tag(name): value for name, value in values.items()})
+        self.progress.evaluated(min(self.env_steps, self.scenario.steps), found.mean_return)
+
+    def _play(self) -> Evaluation:
+        episodes, seed = self.scenario.evaluation_episodes, self.scenario.evaluation_seed
+        if not self.parts.shared:
+            return evaluate(self.evaluation_game, self.dyna.actor, episodes, seed)
+        before = self.game.state()  # the one environment plays its open episode again afterwards
+        found = evaluate(self.evaluation_game, self.dyna.actor, episodes, seed)
+        self._restore_game(before)
+        return found
+
+    def result(self, absolute: Mapping[str, Sequence[float]] | None = None) -> SeedResult:
+        """All evaluations so far, as evaluation files keep them."""
+        scenario = self.scenario
+        return SeedResult(
+            environment=scenario.game.environment, task=scenario.game.task, algorithm=scenario.algorithm,
+            seed=scenario.seed, evaluations=self.history, absolute=absolute or {},
+        )  # fmt: skip
+
+    def _queries(self) -> Metrics:
+        """Opponent queries so far, in total and for every pair."""
+        if self.spec.n == 1:
+            return {}
+        ledger, names = self.dyna.ledger, self.spec.names
+        pairs = {
+            f"{QUERIES}/{names[ego]}/{names[agent]}": float(count)
+            for ego, row in zip(ledger.egos, ledger.queries.tolist(), strict=True)
+            for agent, count in enumerate(row) if agent != ego
+        }  # fmt: skip
+        return {QUERIES: float(ledger.opponent_queries)} | pairs
+
+    def _losses(self) -> Metrics:
+        """The losses of the last update, also where that was before the run was interrupted."""
+        return learner_metrics(self.spec, self.dyna.learner, self.dyna.stats) or self._last_losses
+
+    # ----------------------------------------------------------- checkpoints
+
+    def save(self) -> None:
+        """Write a checkpoint, unless that was done at this env step."""
+        if self._saved_at == self.env_steps:
+            return
+        self.clock("checkpoint")
+        self._next_checkpoint = (self.env_steps // self.scenario.checkpoint_every + 1) * self.scenario.checkpoint_every
+        self._metrics_position = self.log.position()
+        self.folder.save(self.env_steps, self.state(), self._replays(), self.scenario.keep_checkpoints)
+        self._saved_at = self.env_steps
+
+    def state(self) -> dict[str, Tree]:
+        """Everything but the replays, as plain data and tensors."""
+        return {
+            "learner": learner_state(self.dyna),
+            "policy": self._policy_state(),
+            "best": self.best,
+            "spec": self.spec.to_json(),
+            "persistent": {name: part.state() for name, part in self.dyna.persistent.items()},
+            "latest": dict(self.dyna.metrics),
+            "losses": self._losses(),
+            "game": self.game.state(),
+            "episodes": self.episodes.state(),
+            "history": self.history,
+            "schedule": [self._next_evaluation, self._next_checkpoint, self._logged_at, self._metrics_position],
+            "random": global_random_state(),
+            "circumstances": self.circumstances().to_plain(),
+            "env_steps": self.env_steps,
+        }
+
+    def restore(self, tree: Tree, folder: RunFolder) -> list[int]:
+        """Continue from what `state` and the replays in `folder` hold.
+
+        Returns:
+            copies of the game whose open episode does not play again and is given up: the numbers then differ from
+            those of an uninterrupted run.
+        """
+        restore_learner(self.dyna, tree["learner"])
+        self.best = tree["best"]
+        for name, part in self.dyna.persistent.items():
+            part.restore(tree["persistent"][name])
+        self.dyna.metrics = dict(tree["latest"])
+        self._last_losses = dict(tree["losses"])
+        self.episodes.restore(tree["episodes"])
+        self.history = [(int(env_steps), episodes) for env_steps, episodes in tree["history"]]
+        self._next_evaluation, self._next_checkpoint, self._logged_at, self._metrics_position = tree["schedule"]
+        self._saved_at = self.env_steps
+        folder.load_replays(tree, self._replays())
+        lost = self._restore_game(tree["game"])
+        restore_global_random_state(tree["random"])
+        return lost
+
+    def circumstances(self) -> Circumstances:
+        """What the numbers depend on here, besides the scenario."""
+        return Circumstances.here(self.device, self.game.copies)
+
+    def close(self) -> None:
+        """Free the games."""
+        self.game.close()
+        self.evaluation_game.close()
+
+    def _replays(self) -> dict[str, Replay]:
+        imagined = self.dyna.imagined
+        return {"real": self.replay} | ({} if imagined is None else {"imagined": imagined})
+
+    def _policy_state(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.dyna.policy.state_dict().items()}
+
+    def _restore_game(self, state: Mapping[str, Any]) -> list[int]:
+        """Put the game back; copies whose open episode does not play again start their next one, and are returned."""
+        try:
+            self.view = self.game.restore(state)
+        except GameError as error:
+            boundary: Mapping[str, Any] | None = getattr(error, "boundary", None)
+            if boundary is None:
+                raise
+            lost: Sequence[int] = getattr(error, "copies", ())
+            self.view = self.game.restore(boundary)
+            self.episodes.drop(lost)
+            return list(lost)
+        return []
+
+
+def seed_globally(seed: int) -> None:
+    """Seed the streams that tianshou, numpy and environments may draw from behind our back."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _tag(name: str) -> str:
+    """A metric tag that the log takes, whatever an agent is called."""
+    return re.sub(r"[^A-Za-z0-9_.+/-]", "_", name)

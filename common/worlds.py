@@ -1,0 +1,48 @@
+"""Worlds that `Dyna` can imagine in: a learned ensemble that is fitted again and again, or a kernel that is given."""
+
+from __future__ import annotations
+
+import torch
+
+from presage.common.dyna import Metrics
+from presage.common.dynamics import DynamicsEnsemble
+from presage.common.fit import EnsembleFitter, FitConfig
+from presage.common.game import Kernel
+from presage.common.propagation import EnsembleKernel, Propagation
+from presage.common.replay import Replay
+
+
+class LearnedWorld:
+    """A dynamics ensemble, fitted to the real rows of all times that every lane of the replay holds."""
+
+    kernel: Kernel
+
+    def __init__(
+        self, ensemble: DynamicsEnsemble, config: FitConfig, rng: torch.Generator, propagation: Propagation = "fresh"
+    ) -> None:
+        """
+        Args:
+            rng: decides which rows are held out. propagation: which member answers for a row; see `EnsembleKernel`.
+        """
+        self.ensemble = ensemble
+        self.fitter = EnsembleFitter(ensemble, config, rng)
+        self.kernel = EnsembleKernel(ensemble, propagation)
+
+    def fit(self, replay: Replay, rng: torch.Generator) -> Metrics:
+        """Fit to the real rows, numbered by their place in the game's history."""
+        index, first = replay.complete()
+        frames = self.ensemble.spec.frames
+        window = replay.window(index, frames) if frames > 1 else None
+        report = self.fitter.fit(replay.rows(index), rng, window=window, lanes=replay.lanes, first=first)
+        return {f"model/{name}": value for name, value in report.metrics().items()}
+
+
+class GivenWorld:
+    """A kernel that needs no fitting: the true game, for the limit that a perfect model sets."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+
+    def fit(self, replay: Replay, rng: torch.Generator) -> Metrics:
+        """Nothing to fit."""
+        return {}

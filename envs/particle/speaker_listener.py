@@ -1,0 +1,93 @@
+"""Speaker and listener (cooperative communication): one agent knows the goal, the other can move.
+
+mpe2 `simple_speaker_listener_v4`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from presage.envs.particle.physics import Body, Term, World, WorldState
+
+LANDMARKS = 3
+WORDS = 3
+GOAL_SHADE = 0.65
+OTHER_SHADE = 0.15
+"""landmark k has the goal's shade in colour channel k and this one in the others"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeakerListener:
+    """The speaker sees the colour of the goal landmark and sends a word; the listener hears it one step later."""
+
+    @property
+    def name(self) -> str:
+        """The scenario's name."""
+        return "speaker_listener"
+
+    @cached_property
+    def world(self) -> World:
+        """An immovable speaker, a silent listener and three landmarks; nothing collides. Private: the goal's colour."""
+        return World(
+            agents=(
+                Body(name="speaker_0", size=0.075, collides=False, movable=False, silent=False),
+                Body(name="listener_0", size=0.075, collides=False),
+            ),
+            landmarks=tuple(
+                Body(name=f"landmark_{k}", size=0.04, collides=False, movable=False) for k in range(LANDMARKS)
+            ),
+            words=WORDS,
+            private=LANDMARKS,
+        )
+
+    def observed(self) -> tuple[tuple[Term, ...], ...]:
+        """The speaker: the goal's colour. The listener: velocity, landmarks from where it stands, the word."""
+        world = self.world
+        listener = world.velocity_terms(1)
+        for entity in range(2, 2 + LANDMARKS):
+            listener += world.position_terms(entity, 1)
+        return tuple(world.private_terms()), (*listener, *world.message_terms(0))
+
+    def draw(self, copies: int, rng: torch.Generator) -> WorldState:
+        """A uniform goal; agents and landmarks uniform in [-1, 1]^2, at rest, nothing said yet."""
+        bodies = 2 + LANDMARKS
+        number = torch.rand(copies, 1 + 2 * bodies, generator=rng, device=rng.device, dtype=torch.float64)
+        goal, place = (number[:, :1] * LANDMARKS).long(), number[:, 1:].reshape(copies, bodies, 2) * 2.0 - 1.0
+        colour = torch.full((copies, LANDMARKS), OTHER_SHADE, dtype=place.dtype, device=rng.device)
+        return WorldState(
+            position=place[:, :2], velocity=torch.zeros_like(place[:, :2]), landmarks=place[:, 2:],
+            message=place.new_zeros(copies, 1, WORDS), private=colour.scatter(1, goal, GOAL_SHADE),
+        )  # fmt: skip
+
+    def rewards(self, state: Tensor) -> Tensor:
+        """Minus the squared distance from listener to goal, for both: `(B, 2)` for `state (D, B)`."""
+        world = self.world
+        to_landmarks = world.landmark_position(state) - world.position(state)[:, 1:]
+        missed = (to_landmarks.square().sum(-1) * goal_mask(world.own(state))).sum(1, keepdim=True)
+        return -missed.expand(-1, 2)
+
+    def reconstruct(self, obs: Tensor) -> WorldState:
+        """A state like the one behind `obs (B, O)`, with the listener at the origin: no agent sees where it is."""
+        colour, velocity, landmarks, word = seen_parts(obs)
+        still = torch.zeros_like(velocity)
+        return WorldState(
+            position=torch.stack([still, still], 1), velocity=torch.stack([still, velocity], 1),
+            landmarks=landmarks, message=word[:, None], private=colour,
+        )  # fmt: skip
+
+
+def seen_parts(obs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The parts of `obs (B, 14)`: goal's colour `(B, 3)`, listener's velocity `(B, 2)`, landmarks from where it stands
+    `(B, 3, 2)`, and the word it heard `(B, 3)`.
+    """
+    word = 5 + 2 * LANDMARKS
+    return obs[:, :3], obs[:, 3:5], obs[:, 5:word].reshape(len(obs), LANDMARKS, 2), obs[:, word:]
+
+
+def goal_mask(colour: Tensor) -> Tensor:
+    """`(B, K)` bool: which landmark has the colour `(B, K)`."""
+    return colour > (GOAL_SHADE + OTHER_SHADE) / 2

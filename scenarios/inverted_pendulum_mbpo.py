@@ -1,0 +1,16 @@
+"""MBPO on the inverted pendulum."""
+
+from presage.common.cli import script
+from presage.common.mbpo import MBPOConfig
+from presage.scenarios.tasks import INVERTED_PENDULUM
+
+scenario = INVERTED_PENDULUM.scenario(
+    "inverted_pendulum_mbpo",
+    "MBPO",
+    "short branches in a learned model, on the inverted pendulum",
+    MBPOConfig(),
+)
+
+
+if __name__ == "__main__":
+    script(scenario.name)

@@ -1,0 +1,60 @@
+"""The games of the scenarios, with what returns are held against and how long and closely a run is watched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from presage.common.method import Method
+from presage.common.scenario import GameConfig, Scenario
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A game and a budget; all methods on it get the same."""
+
+    game: GameConfig
+    """what is played"""
+    steps: int
+    """env steps of a run"""
+    evaluate_every: int
+    """env steps between two evaluations, and between two checkpoints"""
+    reference: str = ""
+    """the scripted controller"""
+    kernel: str = ""
+    """the game's own dynamics"""
+
+    def scenario(self, name: str, label: str, description: str, method: Method, **numbers: Any) -> Scenario[Any]:
+        """A method on this task; `numbers` are further fields of `Scenario`, and come before the task's own."""
+        own: dict[str, Any] = {
+            "game": self.game, "steps": self.steps, "evaluate_every": self.evaluate_every,
+            "checkpoint_every": self.evaluate_every, "reference": self.reference, "kernel": self.kernel,
+        }  # fmt: skip
+        return Scenario(name=name, label=label, description=description, method=method, **(own | numbers))
+
+
+SPREAD = Task(
+    game=GameConfig(name="mpe/simple_spread_v3", copies=4),
+    steps=50_000, evaluate_every=2_500, reference="greedy_spread", kernel="spread",
+)  # fmt: skip
+"""three agents cover three landmarks without touching each other"""
+
+SPREAD_CONTINUOUS = replace(
+    SPREAD, game=GameConfig(name="mpe/simple_spread_v3", copies=4, options={"continuous_actions": True})
+)
+"""the same, with Box actions"""
+
+SPEAKER_LISTENER = Task(
+    game=GameConfig(name="mpe/simple_speaker_listener_v4", copies=4),
+    steps=50_000, evaluate_every=2_500, reference="greedy_speaker_listener", kernel="speaker_listener",
+)  # fmt: skip
+"""one agent knows the goal and cannot move, the other moves and hears it"""
+
+TAG = Task(game=GameConfig(name="mpe/simple_tag_v3", copies=4), steps=50_000, evaluate_every=2_500)
+"""three slow predators hunt one quick prey, all of which learn"""
+
+INVERTED_PENDULUM = Task(game=GameConfig(name="gym/InvertedPendulum-v5"), steps=10_000, evaluate_every=500)
+"""a cart keeps its pole up"""
+
+PENDULUM = Task(game=GameConfig(name="gym/Pendulum-v1"), steps=10_000, evaluate_every=500)
+"""a pendulum is swung up by a motor too weak to lift it at once"""

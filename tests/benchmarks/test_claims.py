@@ -1,0 +1,277 @@
+"""Claims are kept whole, judged against their aims, called stale when what they depend on changed, quoted verbatim."""
+
+import json
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import quotes
+from benchmarks.claims import ROOT, Aim, Claim, ClaimError, changed, number, read, table, write
+
+
+def run_git(root: Path, *arguments: str) -> str:
+    """Git in `root`, with an identity of its own and none of the user's settings."""
+    identity = ["-c", "user.name=tester", "-c", "user.email=tester@example.org", "-c", "commit.gpgsign=false"]
+    asked = subprocess.run(["git", *identity, *arguments], cwd=root, capture_output=True, text=True, check=True)
+    return asked.stdout.strip()
+
+
+def commit_all(root: Path) -> str:
+    run_git(root, "add", "--all")
+    run_git(root, "commit", "--quiet", "--message", "change")
+    return run_git(root, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A repository with two benchmarks, `speed` and `learning`, what they depend on, and a README."""
+    for name in ("benchmarks/speed.py", "benchmarks/learning.py", "common/replay.py", "envs/toy.py", "docs/index.md"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"contents of {name}\n")
+    (tmp_path / "README.md").write_text("# Title\n")
+    run_git(tmp_path, "init", "--quiet")
+    commit_all(tmp_path)
+    return tmp_path
+
+
+def write_speed(root: Path) -> Path:
+    """A speed that meets its aim, an overhead that misses it, a count without one."""
+    return write(
+        "speed",
+        figures={"steps_per_second": 131_072.4, "overhead": 0.31, "copies": 1024},
+        aims={"steps_per_second": Aim(op=">=", value=100_000), "overhead": Aim(op="<=", value=0.25)},
+        depends=["common", "envs/toy.py"],
+        root=root,
+    )
+
+
+def make_claim(**changes: object) -> Claim:
+    claim = Claim(
+        name="learning", command="make bench NAME=learning", commit="0123456789abcdef", date="2026-01-31",
+        machine="Some CPU, 2 cores, 1 torch thread", versions={"python": "3.11.7"}, seeds=[3, 4], depends=["common"],
+        figures={"gap": 0.92345, "gap_low": 0.9, "gap_high": 0.95}, aims={"gap": Aim(op=">=", value=0.9)},
+    )  # fmt: skip
+    return replace(claim, **changes)  # type: ignore[arg-type]  # each test names fields of its own
+
+
+def cells(text: str) -> dict[str, list[str]]:
+    """The printed table's rows as cells, by figure."""
+    rows = [re.split(r" {2,}", line) for line in text.splitlines()]
+    return {row[1]: row for row in rows if len(row) > 2}
+
+
+@pytest.mark.parametrize(
+    ("op", "value", "figure", "met"),
+    [(">=", 0.9, 0.9, True), (">=", 0.9, 0.89, False), ("<=", 2.0, 2.0, True), ("<=", 2.0, 2.01, False)],
+)
+def test_aim_includes_its_bound(op: str, value: float, figure: float, met: bool) -> None:
+    aim = Aim(op=op, value=value)  # type: ignore[arg-type]  # the parameters are plain strings
+    assert aim.met(figure) is met
+
+
+def test_written_file_holds_the_fields_of_a_claim(checkout: Path) -> None:
+    data = json.loads(write_speed(checkout).read_text())
+    assert list(data) == [
+        "command", "commit", "date", "machine", "versions", "seeds", "depends", "figures", "aims", "notes",
+    ]  # fmt: skip
+    assert data["command"] == "make bench NAME=speed"
+    assert data["commit"] == run_git(checkout, "rev-parse", "HEAD")
+    assert data["depends"] == ["benchmarks/speed.py", "common", "envs/toy.py"]
+    assert data["figures"] == {"steps_per_second": 131_072.4, "overhead": 0.31, "copies": 1024.0}
+    assert data["aims"]["overhead"] == {"op": "<=", "value": 0.25}
+    assert data["versions"]["numpy"] == np.__version__
+    assert data["versions"]["torch"] == torch.__version__
+    assert f"{torch.get_num_threads()} torch thread" in data["machine"]
+
+
+def test_claim_survives_its_file(checkout: Path) -> None:
+    path = write_speed(checkout)
+    (claim,) = read(checkout)
+    assert claim.name == "speed"
+    assert claim.to_json() == path.read_text()
+
+
+def test_table_tells_met_from_missed(checkout: Path) -> None:
+    write_speed(checkout)
+    rows = cells(table(read(checkout), checkout))
+    command = "make bench NAME=speed"
+    assert rows["steps_per_second"] == ["speed", "steps_per_second", "131,072", "≥ 100,000", "met", command]
+    assert rows["overhead"] == ["speed", "overhead", "0.31", "≤ 0.25", "missed", command]
+    assert rows["copies"] == ["speed", "copies", "1,024", "no aim", command]
+
+
+@pytest.mark.parametrize("committed", [False, True])
+@pytest.mark.parametrize("path", ["common/replay.py", "common/new.py", "envs/toy.py", "benchmarks/speed.py"])
+def test_change_of_a_dependency_makes_every_figure_stale(checkout: Path, path: str, committed: bool) -> None:
+    write_speed(checkout)
+    assert changed(read(checkout)[0], checkout) == []
+    (checkout / path).write_text("other contents\n")
+    if committed:
+        commit_all(checkout)
+    text = table(read(checkout), checkout)
+    assert {row[-2] for row in cells(text).values()} == {"status", "stale"}
+    assert text.splitlines()[-1] == f"speed is stale: {path}"
+
+
+def test_change_of_another_file_leaves_figures_alone(checkout: Path) -> None:
+    write_speed(checkout)
+    (checkout / "benchmarks/learning.py").write_text("other contents\n")
+    commit_all(checkout)
+    assert changed(read(checkout)[0], checkout) == []
+
+
+def test_removed_dependency_makes_stale(checkout: Path) -> None:
+    write_speed(checkout)
+    (checkout / "envs/toy.py").unlink()
+    assert changed(read(checkout)[0], checkout) == ["envs/toy.py"]
+
+
+def test_measurement_with_uncommitted_changes_stays_stale(checkout: Path) -> None:
+    (checkout / "common/replay.py").write_text("being tried\n")
+    write_speed(checkout)
+    run_git(checkout, "checkout", "common/replay.py")
+    (claim,) = read(checkout)
+    assert claim.commit == run_git(checkout, "rev-parse", "HEAD") + "-dirty"
+    assert changed(claim, checkout) == ["it was measured with changes that were not committed"]
+
+
+def test_unknown_commit_is_stale(checkout: Path) -> None:
+    assert changed(make_claim(), checkout) == ["its commit 0123456789 is not in this history"]
+
+
+def test_measurement_outside_a_repository_is_kept_and_stale(tmp_path: Path) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks/speed.py").touch()
+    write("speed", figures={"copies": 3}, aims={}, depends=[], root=tmp_path)
+    (claim,) = read(tmp_path)
+    assert (claim.figures, changed(claim, tmp_path)) == ({"copies": 3.0}, ["it was measured outside a commit"])
+
+
+def test_interval_stands_beside_its_point() -> None:
+    claim = make_claim()
+    assert claim.rows == ["gap"]
+    assert claim.shown("gap") == "0.9234 (0.9 to 0.95)"
+
+
+def test_bound_with_an_aim_has_a_row_of_its_own() -> None:
+    claim = make_claim(aims={"gap_low": Aim(op=">=", value=0.91)})
+    assert claim.rows == ["gap", "gap_low"]
+    assert claim.status("gap_low") == "missed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"figures": {}}, "no figures"),
+        ({"figures": {"gap": float("nan")}}, "'gap' is nan"),
+        ({"figures": {"gap": 1.0, "gap_low": 0.5}}, "'gap_low' bounds an interval"),
+        ({"figures": {"gap": 1.0, "gap_low": 2.0, "gap_high": 0.5}}, "upside down: 2.0 to 0.5"),
+        ({"aims": {"speedup": Aim(op=">=", value=2)}}, r"aims for \['speedup'\]"),
+    ],
+)
+def test_contradictory_claim_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ClaimError, match=message):
+        make_claim(**changes)
+
+
+def test_absent_dependency_is_refused(checkout: Path) -> None:
+    with pytest.raises(ClaimError, match=r"learning depends on \['marl'\], which do not exist"):
+        write("learning", figures={"gap": 1.0}, aims={}, depends=["marl"], root=checkout)
+
+
+def test_file_with_other_fields_is_refused(checkout: Path) -> None:
+    path = write_speed(checkout)
+    path.write_text(path.read_text().replace('"notes"', '"remarks"'))
+    with pytest.raises(ClaimError, match=r"missing fields \['notes'\], unknown fields \['remarks'\]"):
+        read(checkout)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(3.0, "3"), (1234.56, "1,235"), (-2e6, "-2,000,000"), (0.98765, "0.9877"), (1e-7, "1e-07")]
+)
+def test_number(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, min_value=-1e12, max_value=1e12))
+def test_number_keeps_four_digits(value: float) -> None:
+    assert float(number(value).replace(",", "")) == pytest.approx(value, rel=6e-4)
+
+
+QUOTED = """\
+| figure | measured | aim | |
+|---|---|---|---|
+| `gap` | 0.9234 (0.9 to 0.95) | ≥ 0.9 | met |
+
+`make bench NAME=learning` on 2026-01-31 at commit 0123456789; Some CPU, 2 cores, 1 torch thread; seeds 3, 4."""
+
+
+def test_block_is_rewritten_and_its_surroundings_are_kept() -> None:
+    old = "before\n\n<!-- claims:learning -->\nyesterday's\nfigures\n<!-- /claims -->\n\nafter\n"
+    new = f"before\n\n<!-- claims:learning -->\n\n{QUOTED}\n\n<!-- /claims -->\n\nafter\n"
+    assert quotes.refreshed(old, [make_claim()]) == new
+    assert quotes.refreshed(new, [make_claim()]) == new
+
+
+def test_block_quotes_the_figures_it_names() -> None:
+    claim = make_claim(figures={"speedup": 3.5, "gap": 0.5}, aims={"speedup": Aim(op=">=", value=4)})
+    text = quotes.refreshed("<!-- claims:learning speedup -->\n<!-- /claims -->\n", [claim])
+    assert "| `speedup` | 3.5 | ≥ 4 | missed |\n" in text
+    assert "gap" not in text
+
+
+def test_two_blocks_are_each_rewritten() -> None:
+    block = "<!-- claims:learning -->\n<!-- /claims -->\n"
+    assert quotes.refreshed(block + "between\n" + block, [make_claim()]).count(QUOTED) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<!-- claims:learning -->\n", "never closed"),
+        ("<!-- /claims -->\n", "never opened"),
+        ("<!-- claims:learning -->\n<!-- claims:learning -->\n<!-- /claims -->\n", "opens a block inside"),
+        ("<!-- claims: learning -->\n<!-- /claims -->\n", "malformed"),
+        ("<!-- claims:unheard -->\n<!-- /claims -->\n", "unknown result"),
+        ("<!-- claims:learning speedup -->\n<!-- /claims -->\n", r"no figures \['speedup'\]"),
+    ],
+)
+def test_broken_block_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ClaimError, match=message):
+        quotes.refreshed(text, [make_claim()])
+
+
+def test_text_without_blocks_is_left_alone() -> None:
+    text = "Figures stand between `<!-- claims:NAME -->` and `<!-- /claims -->`.\n\nno newline at the end"
+    assert quotes.refreshed(text, []) == text
+
+
+def test_quotes_follow_a_new_measurement(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = checkout / "docs/index.md"
+    page.write_text("<!-- claims:speed overhead -->\n<!-- /claims -->\n")
+    write_speed(checkout)
+    capsys.readouterr()
+    quotes.main(checkout)
+    assert capsys.readouterr().out == "rewrote docs/index.md\n"
+    assert "| `overhead` | 0.31 | ≤ 0.25 | missed |" in page.read_text()
+    assert quotes.outdated(checkout) == {}
+    write("speed", figures={"overhead": 0.2}, aims={}, depends=[], root=checkout)
+    assert list(quotes.outdated(checkout)) == [page]
+
+
+def test_broken_block_is_named_by_its_file(checkout: Path) -> None:
+    (checkout / "docs/index.md").write_text("<!-- claims:unheard -->\n<!-- /claims -->\n")
+    with pytest.raises(SystemExit, match=r"docs/index\.md: .*unheard"):
+        quotes.main(checkout)
+
+
+def test_figures_quoted_in_readme_and_docs_are_current() -> None:
+    assert [path.relative_to(ROOT) for path in quotes.outdated(ROOT)] == [], "run `make quotes`"

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from presage.common.game import GameError, GameSpec, View, Window
+from presage.envs.particle import ParticleGame, Scenario, SpeakerListener, Spread, TrueKernel
+from tests.envs.particle.mpe2_reference import SCENARIOS, Reference, joint_actions, named, world_state
+
+every_scenario = pytest.mark.parametrize("scenario", [*SCENARIOS, Spread(reward="original")], ids=named)
+RNG = torch.Generator()
+
+
+def window(spec: GameSpec, obs: Tensor) -> Window:
+    """A window of one view."""
+    rows = len(obs)
+    now = View.of(spec, obs)
+    valid = torch.ones(rows, 1, dtype=torch.bool, device=obs.device)
+    return Window(obs=obs[:, None], act=obs.new_zeros(rows, 1, spec.act_dim), valid=valid, now=now)
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@every_scenario
+def test_imagined_steps_are_the_game_itself(scenario: Scenario, continuous: bool) -> None:
+    rows = 40
+    game = ParticleGame(scenario, rows, dtype=torch.float64, continuous=continuous)
+    game.reset(0)
+    view = game.inject(world_state(scenario, 7, rows, spread=0.4))
+    kernel = TrueKernel(scenario, dtype=torch.float64, continuous=continuous)
+    carry = kernel.init(window(kernel.spec, view.obs), torch.zeros(rows, dtype=torch.int16), RNG)
+    for t in range(15):
+        act = joint_actions(game.spec, t, rows)
+        played, view = game.step(act)
+        carry, outcome = kernel.step(carry, view, act, RNG)
+        torch.testing.assert_close(outcome.after.obs, played.next_obs, rtol=0, atol=1e-10)
+        torch.testing.assert_close(outcome.reward, played.reward, rtol=0, atol=1e-10)
+        assert not outcome.terminated.any()
+        assert outcome.terminated.shape == (rows, game.spec.n)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=named)
+def test_imagines_from_what_mpe2_shows(scenario: Scenario) -> None:
+    reference = Reference(scenario)
+    kernel = TrueKernel(scenario)
+    observations, _ = reference.env.reset(seed=3)
+    acts = joint_actions(kernel.spec, 8, 24)
+
+    def joint() -> Tensor:
+        return torch.from_numpy(np.concatenate([observations[name] for name in kernel.spec.names]))[None]
+
+    branches: list[tuple[Tensor, int]] = []
+    for act in acts:
+        now = joint()
+        branches.append((kernel.init(window(kernel.spec, now), torch.zeros(1, dtype=torch.int16), RNG), 0))
+        observations, rewards, _, _, _ = reference.env.step(kernel.spec.to_env(act.numpy()))
+        paid = torch.tensor([[rewards[name] for name in kernel.spec.names]], dtype=torch.float32)
+        # Every branch so far, whatever its age, takes the played action and arrives where the game does.
+        for b, (carry, age) in enumerate(branches):
+            carry, outcome = kernel.step(carry, View.of(kernel.spec, now), act[None], RNG)
+            branches[b] = (carry, age + 1)
+            tolerance = 1e-5 if age < 5 else 1e-3
+            torch.testing.assert_close(outcome.after.obs, joint(), rtol=0, atol=tolerance)
+            torch.testing.assert_close(outcome.reward, paid, rtol=0, atol=tolerance)
+
+
+@every_scenario
+def test_rows_of_a_carry_can_be_chosen(scenario: Scenario) -> None:
+    game = ParticleGame(scenario, 30)
+    kernel = TrueKernel(scenario)
+    view = game.reset(1)
+    act = joint_actions(game.spec, 9, 30)
+    carry = kernel.init(window(kernel.spec, view.obs), torch.zeros(30, dtype=torch.int16), RNG)
+    chosen = torch.tensor([3, 17, 4, 4])
+    _, everywhere = kernel.step(carry, view, act, RNG)
+    _, some = kernel.step(carry[chosen], view[chosen], act[chosen], RNG)
+    assert torch.equal(some.after.obs, everywhere.after.obs[chosen])
+    assert torch.equal(some.reward, everywhere.reward[chosen])
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@every_scenario
+def test_nothing_leaves_the_device(scenario: Scenario, continuous: bool) -> None:
+    # The meta device computes shapes alone, and refuses arithmetic with tensors of another device as a GPU does.
+    kernel = TrueKernel(scenario, device="meta", continuous=continuous)
+    obs = torch.zeros(4, kernel.spec.obs_dim, device="meta")
+    act = torch.zeros(4, kernel.spec.act_dim, device="meta")
+    carry = kernel.init(window(kernel.spec, obs), torch.zeros(4, dtype=torch.int16), RNG)
+    carry, outcome = kernel.step(carry, View.of(kernel.spec, obs), act, RNG)
+    for value in (carry, outcome.after.obs, outcome.reward, outcome.terminated):
+        assert value.device.type == "meta"
+    assert outcome.after.obs.shape == obs.shape
+    assert outcome.reward.shape == (4, kernel.spec.n)
+
+
+def test_observations_of_another_game_are_refused() -> None:
+    kernel = TrueKernel(SpeakerListener())
+    with pytest.raises(GameError, match=r"'speaker_listener'.*14.*got 54"):
+        kernel.init(window(kernel.spec, torch.zeros(2, 54)), torch.zeros(2, dtype=torch.int16), RNG)

@@ -1,0 +1,616 @@
+"""MASAC against tianshou's SAC, against a loop over agents, and on rows whose effect is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+import pytest
+import torch
+from tianshou.algorithm import algorithm_base
+from tianshou.algorithm.modelfree.sac import SAC, AutoAlpha, SACPolicy
+from tianshou.algorithm.optim import TorchOptimizerFactory
+from tianshou.utils.torch_utils import policy_within_training_step
+from torch import Tensor, nn
+
+from presage.common.game import ALL_AGENTS, GameError, GameSpec, Rows, View, concatenate
+from presage.common.learner_state import learner_state, restore_learner
+from presage.common.networks import StackedLinear
+from presage.common.one_batch import OneBatch
+from presage.common.policy import JointPolicy, joint_action_space
+from presage.marl.masac import MASAC, AgentRows, MASACConfig, Teammates
+from tests.marl.sample_games import (
+    Egos,
+    box_agent,
+    discrete_agent,
+    generator,
+    motley,
+    random_rows,
+    random_view,
+    rows_that,
+    stack,
+)
+
+Gradient = Literal["gumbel", "expectation"]
+Critic = Literal["joint", "own"]
+
+
+def improve(learner: Any, rows: Rows) -> None:
+    with policy_within_training_step(learner.policy):
+        learner.update(OneBatch(rows), 0)
+
+
+def agent_rows(learner: MASAC, rows: Rows) -> tuple[Rows, AgentRows]:
+    """The rows as an update sees them, and which of them each agent uses."""
+    found = AgentRows.of_rows(rows, learner.spec.n)
+    return found.spread(rows, learner.spec.n) if learner.teammates is not None else (rows, found)
+
+
+def parameters(learner: MASAC) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in learner.parameters()]
+
+
+# ---------------------------------------------------------------- tianshou's SAC
+
+
+def layers(network: Any) -> list[StackedLinear]:
+    return [layer for layer in network.layers if isinstance(layer, StackedLinear)]
+
+
+def copy_into(network: nn.Module, index: int, linears: Sequence[nn.Linear]) -> None:
+    """Write the weights of plain layers into network `index` of a stacked one."""
+    for layer, linear in zip(layers(network), linears, strict=True):
+        with torch.no_grad():
+            layer.weight[index].copy_(linear.weight.T)
+            layer.bias[index, 0].copy_(linear.bias)
+
+
+def linears_of(module: nn.Module) -> list[nn.Linear]:
+    return [part for part in module.modules() if isinstance(part, nn.Linear)]
+
+
+class PlainActor(nn.Module):
+    """What tianshou's SAC policy asks of an actor; its own networks cast everything to single precision."""
+
+    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        widths = [inputs, *hidden]
+        self.body = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.mean, self.log_sigma = nn.Linear(widths[-1], outputs), nn.Linear(widths[-1], outputs)
+
+    def forward(self, obs: Tensor, state: None = None, info: Any = None) -> tuple[tuple[Tensor, Tensor], None]:
+        for layer in self.body:
+            obs = layer(obs).relu()
+        return (self.mean(obs), self.log_sigma(obs).clamp(-20, 2).exp()), None
+
+
+class PlainCritic(nn.Module):
+    """A critic over observation and action side by side."""
+
+    def __init__(self, inputs: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([inputs, *hidden, 1]))
+
+    def forward(self, obs: Tensor, act: Tensor) -> Tensor:
+        x = torch.cat([obs, act], 1)
+        for layer in self.layers[:-1]:
+            x = layer(x).relu()
+        value: Tensor = self.layers[-1](x)
+        return value
+
+
+def tianshou_sac(spec: GameSpec, config: MASACConfig, target_entropy: float) -> SAC[Any]:
+    critics = [PlainCritic(spec.obs_dim + spec.act_dim, config.hidden) for _ in range(2)]
+    adam = TorchOptimizerFactory(torch.optim.Adam, lr=config.learning_rate)
+    start = float(torch.tensor(config.initial_temperature, dtype=torch.float64).log())
+    actor = PlainActor(spec.obs_dim, config.hidden, spec.act_dim)
+    return SAC(
+        policy=SACPolicy(actor=actor, action_space=joint_action_space(spec), action_scaling=False),
+        policy_optim=adam, critic=critics[0], critic_optim=adam, critic2=critics[1], critic2_optim=adam,
+        tau=config.target_rate, gamma=config.discount, alpha=AutoAlpha(target_entropy, start, adam),
+    )  # fmt: skip
+
+
+def test_one_agent_equals_tianshou_sac_in_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    # tianshou's return kernels as the Python functions they are: compiling them takes longer than all tests here
+    monkeypatch.setattr(SACPolicy, "_compile", staticmethod(lambda: None))
+    monkeypatch.setattr(algorithm_base, "_nstep_return", algorithm_base._nstep_return.py_func)
+    spec = GameSpec(name="one", agents=(box_agent("a", range(5), 3),), obs_dim=5, terminates=True)
+    config = MASACConfig(hidden=(32, 16), learning_rate=3e-3, discount=0.97, target_rate=0.02)
+    torch.manual_seed(0)
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        sac = tianshou_sac(spec, config, target_entropy=-3.0)
+        ours = MASAC(spec, config, generator(1), generator(7)).double()
+    finally:
+        torch.set_default_dtype(previous)
+    *body, mean, log_sigma = linears_of(sac.policy.actor)
+    head = nn.Linear(16, 6, dtype=torch.float64)
+    head.weight.data, head.bias.data = torch.cat([mean.weight, log_sigma.weight]), torch.cat([mean.bias, log_sigma.bias])
+    copy_into(ours.policy.actors[0], 0, [*body, head])
+    for stacks in (ours.critic, ours.critic_old):
+        for index, critic in enumerate((sac.critic, sac.critic2)):
+            copy_into(stacks[0], index, linears_of(critic))
+
+    torch.manual_seed(7)  # tianshou draws from the global generator what ours draws from its own
+    for step in range(100):
+        rows = random_rows(spec, 32, seed=step, dtype=torch.float64)
+        for learner in (sac, ours):
+            improve(learner, rows)
+    for index, critic in enumerate((sac.critic, sac.critic2)):
+        for layer, linear in zip(layers(ours.critic[0]), linears_of(critic), strict=True):
+            torch.testing.assert_close(layer.weight[index], linear.weight.T, rtol=0, atol=1e-9)
+    for layer, linear in zip(layers(ours.policy.actors[0])[:-1], body, strict=True):
+        torch.testing.assert_close(layer.weight[0], linear.weight.T, rtol=0, atol=1e-9)
+    last = layers(ours.policy.actors[0])[-1].weight[0]
+    torch.testing.assert_close(last, torch.cat([mean.weight, log_sigma.weight]).T, rtol=0, atol=1e-9)
+    assert float(ours.alpha[0]) == pytest.approx(sac.alpha.value, abs=1e-9)
+
+
+# ---------------------------------------------------------------- a loop over agents
+
+
+class Loop:
+    """MASAC's targets and losses agent by agent and choice by choice, with ordinary layers."""
+
+    def __init__(self, learner: MASAC, seed: int) -> None:
+        self.learner, self.spec, self.config = learner, learner.spec, learner.config
+        self.rng = generator(seed)
+        self.actors: dict[int, nn.Sequential] = {}
+        self.critics: dict[int, list[nn.Sequential]] = {}
+        self.old: dict[int, list[nn.Sequential]] = {}
+        self.place: dict[int, tuple[int, int]] = {}
+        for k, group in enumerate(learner.groups):
+            size = len(group.agents)
+            for p, agent in enumerate(group.agents):
+                self.place[agent] = k, p
+                self.actors[agent] = stack(learner.policy.actors, k).member(p)
+                self.critics[agent] = [stack(learner.critic, k).member(m * size + p) for m in range(2)]
+                self.old[agent] = [stack(learner.critic_old, k).member(m * size + p) for m in range(2)]
+
+    def draw(self, size: int) -> dict[int, list[Tensor]]:
+        """The noise of all agents' actions in `size` rows, per head, in the learner's order."""
+        noise: dict[int, list[Tensor]] = {agent: [] for agent in self.actors}
+        for group in self.learner.groups:
+            for head in group.heads:
+                empty = torch.empty(len(group.agents), size, head.size, dtype=torch.float64)
+                drawn = empty.normal_ if head.kind == "box" else empty.exponential_
+                for agent, part in zip(group.agents, drawn(generator=self.rng), strict=True):
+                    noise[agent].append(part)
+        return noise
+
+    def distribution(self, agent: int, view: View) -> list[Tensor]:
+        """Log-probabilities of every head, or the mean and the standard deviation."""
+        numbers = self.actors[agent](view.obs[:, list(self.spec.obs[agent])])
+        if not self.spec.agents[agent].discrete:
+            mean, log_sigma = numbers.chunk(2, 1)
+            return [mean, log_sigma.clamp(-20, 2).exp()]
+        places = [place for owner, _, place in self.spec.heads if owner == agent]
+        parts = numbers.split([head.size for head in self.spec.agents[agent].heads], 1)
+        found = []
+        for part, place in zip(parts, places, strict=True):
+            legal = view.legal[:, place]
+            weight = (part - part.amax(1, keepdim=True)).exp() * legal
+            chance = weight / weight.sum(1, keepdim=True)
+            found.append(torch.where(legal, torch.where(legal, chance, 1.0).log(), -1e9))
+        return found
+
+    def sample(self, agent: int, view: View, noise: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """One action, with the straight-through or the reparametrised gradient, and its (mean) log-probability."""
+        parts = self.distribution(agent, view)
+        if self.spec.agents[agent].discrete:
+            acts = []
+            for log_chance, drawn in zip(parts, noise, strict=True):
+                soft = (log_chance - drawn.log()).softmax(1)
+                hard = nn.functional.one_hot(soft.argmax(1), soft.shape[1])
+                acts.append(hard + soft - soft.detach())
+            return torch.cat(acts, 1), sum_of((log_chance.exp() * log_chance).sum(1) for log_chance in parts)
+        mean, sigma = parts
+        raw = mean + sigma * noise[0]
+        act = raw.tanh()
+        density = torch.distributions.Normal(mean, sigma).log_prob(raw) - (1 - act**2 + 2.0**-23).log()
+        return act, density.sum(1)
+
+    def samples_of(self, view: View) -> Tensor:
+        """All agents' samples at `view`, zeros for idle ones."""
+        noise = self.draw(len(view))
+        acts = [self.sample(j, view, noise[j])[0].detach() * view.acting[:, [j]] for j in range(self.spec.n)]
+        return torch.cat(acts, 1)
+
+    def q(self, agent: int, critic: nn.Sequential, obs: Tensor, act: Tensor) -> Tensor:
+        if self.config.critic == "own":
+            obs, act = obs[:, list(self.spec.obs[agent])], act[:, self.spec.act[agent]]
+        value: Tensor = critic(torch.cat([obs, act], 1)).squeeze(1)
+        return value
+
+    def value(
+        self, agent: int, critics: list[nn.Sequential], view: View, others: Tensor, noise: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The agent's soft value in its rows, and the log-probability in it."""
+        acts, own = view.acting[:, agent], self.spec.act[agent]
+        act, log_prob = self.sample(agent, view, noise)
+        log_prob = log_prob * acts
+
+        def smaller(mine: Tensor) -> Tensor:
+            joint = others.clone()
+            joint[:, own] = mine * acts[:, None]
+            return torch.minimum(*(self.q(agent, critic, view.obs, joint) for critic in critics))
+
+        if self.spec.agents[agent].discrete and self.config.discrete_gradient == "expectation":
+            parts = self.distribution(agent, view)
+            value = torch.zeros(len(view), dtype=torch.float64)
+            for choice in itertools.product(*(range(part.shape[1]) for part in parts)):
+                eyes = [torch.eye(part.shape[1])[c] for part, c in zip(parts, choice, strict=True)]
+                chance = sum_of(part[:, c] for part, c in zip(parts, choice, strict=True)).exp()
+                value = value + chance * smaller(torch.cat(eyes).expand(len(view), -1).double())
+        else:
+            value = smaller(act)
+        return value - float(self.learner.alpha[agent]) * log_prob, log_prob
+
+    def values(
+        self, critics: dict[int, list[nn.Sequential]], rows: Rows, view: View
+    ) -> list[tuple[Tensor, Tensor, Rows]]:
+        """Per agent: soft values and log-probabilities in its rows, and those rows."""
+        n = self.spec.n
+        lists = [[*where(rows.ego == ALL_AGENTS), *where(rows.ego == agent)] for agent in range(n)]
+        noise = self.draw(len(lists[0]))
+        if self.learner.teammates is None:
+            everybody = self.samples_of(view) if bool((rows.ego != ALL_AGENTS).any()) else None
+        found = []
+        for agent, mine in enumerate(lists):
+            seen = view[mine]
+            if self.learner.teammates is not None:
+                others = self.learner.teammates(seen, torch.full((len(mine),), agent))
+            elif everybody is not None:
+                others = everybody[mine]
+            else:
+                acts = [self.sample(j, seen, noise[j])[0].detach() * seen.acting[:, [j]] for j in range(n)]
+                others = torch.cat(acts, 1)
+            value, log_prob = self.value(agent, critics[agent], seen, others, noise[agent])
+            found.append((value, log_prob, rows[mine]))
+        return found
+
+    def targets(self, rows: Rows) -> Tensor:
+        found = []
+        for agent, (value, _, mine) in enumerate(self.values(self.old, rows, rows.next_view)):
+            future = torch.where(mine.terminated[:, agent], 0.0, value)
+            found.append(mine.reward[:, agent] + self.config.discount * future)
+        return torch.stack(found).detach()
+
+    def critic_losses(self, rows: Rows, targets: Tensor) -> list[Tensor]:
+        found = []
+        for agent, target in enumerate(targets):
+            mine = rows[[*where(rows.ego == ALL_AGENTS), *where(rows.ego == agent)]]
+            errors = [self.q(agent, critic, mine.obs, mine.act) - target for critic in self.critics[agent]]
+            found.append((errors[0] ** 2).mean() + (errors[1] ** 2).mean())
+        return found
+
+    def policy_losses(self, rows: Rows) -> tuple[list[Tensor], list[Tensor]]:
+        losses, entropies = [], []
+        for agent, (value, log_prob, mine) in enumerate(self.values(self.critics, rows, rows.view)):
+            acts = where(mine.acting[:, agent])
+            losses.append(-value[acts].mean())
+            entropies.append(-log_prob[acts].mean().detach())
+        return losses, entropies
+
+
+def where(mask: Tensor) -> list[int]:
+    return [k for k, flag in enumerate(mask.tolist()) if flag]
+
+
+def sum_of(parts: Any) -> Tensor:
+    total: Tensor = sum(parts, torch.zeros(()))
+    return total
+
+
+def scripted_teammates(spec: GameSpec) -> Teammates:
+    """Another joint policy for every ego, greedy: what an ego's opponent models would say."""
+    models = [JointPolicy(spec, (8,), generator(100 + ego), generator(0)).double() for ego in range(spec.n)]
+
+    def speak(view: View, ego: Tensor) -> Tensor:
+        acts = torch.zeros(len(view), spec.act_dim, dtype=torch.float64)
+        for number, model in enumerate(models):
+            rows = ego == number
+            acts[rows] = model.step(None, view[rows], None)[1]
+        return acts
+
+    return speak
+
+
+def built(
+    spec: GameSpec, seed: int = 0, teammates: Teammates | None = None, dtype: torch.dtype = torch.float64, **config: Any
+) -> MASAC:
+    learner = MASAC(
+        spec, MASACConfig(**({"hidden": (12, 8)} | config)), generator(seed), generator(seed + 1), teammates=teammates
+    )
+    with torch.no_grad():  # one temperature each, and targets that differ from the critics
+        learner.log_alpha += torch.linspace(-0.5, 0.5, spec.n)
+        for parameter in learner.critic_old.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator(seed + 2))
+    return learner.to(dtype)
+
+
+def assert_gradients(stacked: nn.ModuleList, loop: Loop, plain: dict[int, list[nn.Sequential]]) -> None:
+    """The gradient of every network in the stacks is that of the plain one."""
+    for agent, (k, p) in loop.place.items():
+        network, size = stack(stacked, k), len(loop.learner.groups[k].agents)
+        for m, member in enumerate(plain[agent]):
+            for layer, linear in zip(layers(network), linears_of(member), strict=True):
+                assert layer.weight.grad is not None
+                assert linear.weight.grad is not None
+                torch.testing.assert_close(layer.weight.grad[m * size + p], linear.weight.grad.T)
+
+
+@pytest.mark.parametrize("egos", ["none", "own", "mixed"])
+@pytest.mark.parametrize("models", [False, True], ids=["policies", "models"])
+@pytest.mark.parametrize("gradient", ["gumbel", "expectation"])
+@pytest.mark.parametrize("critic", ["joint", "own"])
+def test_targets_losses_and_gradients_equal_a_loop_over_agents(
+    critic: Critic, gradient: Gradient, models: bool, egos: Egos
+) -> None:
+    spec = motley()
+    learner = built(
+        spec, teammates=scripted_teammates(spec) if models else None, critic=critic, discrete_gradient=gradient
+    )
+    rows = random_rows(spec, 40, seed=3, dtype=torch.float64, egos=egos)
+    seen, used = agent_rows(learner, rows)
+
+    learner.rng.manual_seed(11)
+    targets = learner.targets(seen, used)
+    loop = Loop(learner, seed=11)
+    expected = loop.targets(rows)
+    assert targets.shape == (spec.n, 40 if egos == "none" else 16 if egos == "mixed" else 10)
+    torch.testing.assert_close(targets, expected)
+
+    losses = learner.critic_loss(seen, used, targets)
+    plain = loop.critic_losses(rows, expected)
+    torch.testing.assert_close(losses, torch.stack(plain))
+    losses.sum().backward()
+    torch.stack(plain).sum().backward()
+    assert_gradients(learner.critic, loop, loop.critics)
+
+    learner.zero_grad()
+    losses, entropies = learner.policy_loss(seen, used)
+    plain, spreads = loop.policy_losses(rows)
+    torch.testing.assert_close(losses, torch.stack(plain))
+    torch.testing.assert_close(entropies, torch.stack(spreads))
+    losses.sum().backward()
+    torch.stack(plain).sum().backward()
+    assert_gradients(learner.policy.actors, loop, {agent: [actor] for agent, actor in loop.actors.items()})
+    assert all(parameter.grad is None for parameter in learner.critic.parameters())
+
+
+def test_a_policy_loss_by_expectation_is_the_mean_over_samples() -> None:
+    spec = motley(flags=False)
+    one = random_rows(spec, 1, seed=5, dtype=torch.float64)
+    many = concatenate([one] * 20_000)
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for gradient, rows in (("expectation", one), ("gumbel", many)):
+        learner = built(spec, teammates=scripted_teammates(spec), discrete_gradient=gradient)
+        seen, used = agent_rows(learner, rows)
+        values = learner._soft_values(learner.critic, used, seen.view, seen.ego)[0].detach()
+        found[gradient] = values.mean(1), values.std(1) / math.sqrt(len(rows))
+    for agent, exact in enumerate(found["expectation"][0]):
+        if spec.agents[agent].discrete:
+            mean, error = (float(part[agent]) for part in found["gumbel"])
+            assert error > 1e-5
+            assert mean == pytest.approx(float(exact), abs=4 * error)
+
+
+# ---------------------------------------------------------------- flags
+
+
+def test_an_idle_agent_has_the_zero_action_and_no_entropy_at_the_next_state() -> None:
+    spec = motley()
+    for gradient in ("gumbel", "expectation"):
+        learner = built(spec, discrete_gradient=gradient, discount=1.0)
+        rows = random_rows(spec, 30, seed=1, dtype=torch.float64)
+        nobody = torch.zeros_like(rows.next_acting)
+        rows = rows.with_(next_acting=nobody, reward=torch.zeros_like(rows.reward), terminated=nobody)
+        targets = learner.targets(*agent_rows(learner, rows))
+        loop = Loop(learner, seed=0)
+        zeros = torch.zeros(30, spec.act_dim, dtype=torch.float64)
+        for agent in range(spec.n):
+            values = torch.minimum(*(loop.q(agent, critic, rows.next_obs, zeros) for critic in loop.old[agent]))
+            torch.testing.assert_close(targets[agent], values.detach())
+
+
+def test_an_agent_that_never_acts_leaves_its_policy_and_temperature_alone() -> None:
+    spec = motley()
+    learner = built(spec)
+    rows = random_rows(spec, 30, seed=1, dtype=torch.float64)
+    acting = rows.acting.clone()
+    acting[:, 0] = False
+    before = Loop(learner, seed=0)
+    alpha = learner.alpha.clone()
+    improve(learner, rows.with_(acting=acting))
+    after = Loop(learner, seed=0)
+    unchanged = [same(before.actors[agent], after.actors[agent]) for agent in range(spec.n)]
+    assert unchanged == [True, False, False, False]
+    assert (learner.alpha == alpha).tolist() == [True, False, False, False]
+    assert not same(before.critics[0][0], after.critics[0][0])  # its value goes on
+    assert float(learner.metrics["policy_loss"][0]) == 0
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_idle_rows_enter_no_policy_loss() -> None:
+    spec = motley()
+    learner = built(spec, teammates=scripted_teammates(spec))
+    rows = random_rows(spec, 30, seed=1, dtype=torch.float64)
+    busy = [*where(rows.acting[:, 2])]
+    learner.rng.manual_seed(4)
+    seen, used = agent_rows(learner, rows)
+    loss = learner.policy_loss(seen, used)[0][2]
+    idle = ~rows.acting[:, [2]]
+    changed = rows.with_(obs=torch.where(idle, 9.0, rows.obs))
+    learner.rng.manual_seed(4)
+    seen, used = agent_rows(learner, changed)
+    assert 0 < len(busy) < 30
+    assert torch.equal(learner.policy_loss(seen, used)[0][2], loss)
+
+
+@pytest.mark.parametrize("gradient", ["gumbel", "expectation"])
+def test_a_single_legal_choice_is_taken_for_certain(gradient: Gradient) -> None:
+    spec = motley()
+    # a large temperature: an illegal entry's log-probability must not reach the value through 0 times infinity
+    learner = built(spec, discrete_gradient=gradient, temperature=50.0)
+    rows = random_rows(spec, 20, seed=2, dtype=torch.float64)
+    legal = torch.zeros_like(rows.next_legal)
+    forced = torch.zeros(20, spec.act_dim, dtype=torch.float64)
+    for _, head, place in spec.heads:
+        legal[:, place] = head.kind == "box"
+        if head.kind == "discrete":
+            legal[:, place.stop - 1] = True
+            forced[:, place.stop - 1] = 1
+    flags = torch.zeros_like(rows.next_acting)
+    acting = torch.tensor([agent.discrete for agent in spec.agents]).expand(20, -1)
+    rows = rows.with_(next_legal=legal, terminated=flags, next_acting=acting)
+    targets = learner.targets(*agent_rows(learner, rows))
+    loop = Loop(learner, seed=0)
+    for agent in where(acting[0]):
+        value = torch.minimum(*(loop.q(agent, critic, rows.next_obs, forced) for critic in loop.old[agent]))
+        torch.testing.assert_close(targets[agent], (rows.reward[:, agent] + 0.95 * value).detach())
+
+
+def test_termination_stops_the_bootstrap_of_its_agent_and_truncation_stops_none() -> None:
+    spec = motley()
+    learner = built(spec, teammates=scripted_teammates(spec))
+    rows = random_rows(spec, 30, seed=1, dtype=torch.float64)
+
+    def targets(rows: Rows) -> Tensor:
+        learner.rng.manual_seed(0)
+        return learner.targets(*agent_rows(learner, rows))
+
+    found = targets(rows)
+    assert torch.equal(targets(rows.with_(truncated=torch.ones(30, dtype=torch.bool))), found)
+    assert torch.equal(found == rows.reward.T, rows.terminated.T)
+    second = torch.zeros_like(rows.terminated)
+    second[:, 1] = True
+    moved = targets(rows.with_(terminated=second))
+    alive = ~rows.terminated.T
+    assert torch.equal(moved[1], rows.reward[:, 1])
+    assert torch.equal(moved[0][alive[0]], found[0][alive[0]])
+
+
+def test_a_changed_reward_moves_the_target_of_its_agent() -> None:
+    spec = motley()
+    learner = built(spec, teammates=scripted_teammates(spec))
+    rows = random_rows(spec, 30, seed=1, dtype=torch.float64)
+    more = rows.reward.clone()
+    more[:, 3] += 100
+    found = []
+    for changed in (rows, rows.with_(reward=more)):
+        learner.rng.manual_seed(0)
+        found.append(learner.targets(*agent_rows(learner, changed)))
+    moved = found[1] - found[0]
+    torch.testing.assert_close(moved, torch.tensor([0.0, 0, 0, 100])[:, None].expand(-1, 30).double())
+
+
+# ---------------------------------------------------------------- egos
+
+
+@pytest.mark.parametrize("models", [False, True], ids=["policies", "models"])
+def test_rows_of_another_ego_change_nothing_for_this_agent(models: bool) -> None:
+    spec = motley()
+    rows = random_rows(spec, 50, seed=2, dtype=torch.float64, egos="mixed")
+    other = random_rows(spec, 50, seed=9, dtype=torch.float64)
+    theirs = rows.ego == 2
+    changed = Rows(
+        **{
+            name: torch.where(theirs.view(-1, *[1] * (value.ndim - 1)), getattr(other, name), value)
+            for name, value in vars(rows).items()
+            if name != "ego"
+        },
+        ego=rows.ego,
+    )
+    learners = [built(spec, teammates=scripted_teammates(spec) if models else None) for _ in range(2)]
+    for learner, batch in zip(learners, (rows, changed), strict=True):
+        improve(learner, batch)
+    one, two = (Loop(learner, seed=0) for learner in learners)
+    assert [same(one.actors[agent], two.actors[agent]) for agent in range(4)] == [True, True, False, True]
+    for m in range(2):
+        assert [same(one.critics[agent][m], two.critics[agent][m]) for agent in range(4)] == [True, True, False, True]
+    assert (learners[0].alpha == learners[1].alpha).tolist() == [True, True, False, True]
+
+
+def test_rows_for_everybody_and_rows_of_one_ego_are_told_apart() -> None:
+    spec = motley()
+    rows = random_rows(spec, 10, seed=0, egos="mixed")
+    found = AgentRows.of_rows(rows, 4)
+    assert found.length == 4
+    assert found.index is not None
+    for agent in range(4):
+        assert found.index[agent].tolist() == [*where(rows.ego == ALL_AGENTS), *where(rows.ego == agent)]
+    spread, places = found.spread(rows, 4)
+    assert spread.ego.tolist() == [agent for agent in range(4) for _ in range(4)]
+    assert torch.equal(spread.obs, rows.obs[found.index.flatten()])
+    assert torch.equal(places.of_agent(spread.reward), found.of_agent(rows.reward))
+    everybody = AgentRows.of_rows(random_rows(spec, 10, seed=0), 4)
+    assert everybody.index is None
+    assert everybody.length == 10
+
+
+def test_unequal_numbers_of_rows_are_refused() -> None:
+    spec = motley()
+    rows = random_rows(spec, 9, seed=0, egos="own")
+    with pytest.raises(GameError, match=r"equally many rows for every ego, got \[3, 2, 2, 2\]"):
+        improve(built(spec), rows)
+    with pytest.raises(GameError, match=r"got \[4, 0, 0, 0\]"):
+        AgentRows.of_rows(random_rows(spec, 4, seed=0).with_(ego=torch.zeros(4, dtype=torch.int16)), 4)
+
+
+# ---------------------------------------------------------------- targets of the critics, temperature
+
+
+def test_targets_follow_the_critics_at_their_rate_and_pace() -> None:
+    spec = motley()
+    learner = built(spec, target_rate=0.25, target_every=3)
+    for step in range(1, 7):
+        old = [parameter.clone() for parameter in learner.critic_old.parameters()]
+        improve(learner, random_rows(spec, 20, seed=step, dtype=torch.float64))
+        for before, now, critic in zip(old, learner.critic_old.parameters(), learner.critic.parameters(), strict=True):
+            expected = before + 0.25 * (critic - before) if step % 3 == 0 else before
+            torch.testing.assert_close(now, expected)
+
+
+def bandit(rewards: Tensor, rows: int = 32) -> Rows:
+    """One-step episodes of one agent whose every action is tried equally often."""
+    spec = GameSpec(name="bandit", agents=(discrete_agent("a", (0,), len(rewards)),), obs_dim=1, terminates=True)
+    acts = torch.eye(len(rewards)).repeat(rows, 1)
+    found = rows_that(spec, torch.ones(len(acts), 1), lambda _: acts)
+    return found.with_(reward=(acts @ rewards)[:, None])
+
+
+def bandit_learner(**config: Any) -> MASAC:
+    spec = GameSpec(name="bandit", agents=(discrete_agent("a", (0,), 5),), obs_dim=1, terminates=True)
+    return MASAC(spec, MASACConfig(**({"hidden": (16,)} | config)), generator(0), generator(1))
+
+
+def test_the_released_entropy_target_lets_the_temperature_fall() -> None:
+    learner = bandit_learner(learning_rate=0.01, initial_temperature=1.0, entropy_target="width")
+    assert learner.target_entropy.tolist() == [-5.0]
+    rows = bandit(torch.linspace(0, 1, 5))
+    found = {}
+    for update in range(1, 501):
+        improve(learner, rows)
+        found[update] = float(learner.alpha[0])
+    assert [found[k] for k in (100, 300, 500)] == pytest.approx([0.368, 0.0498, 0.00674], rel=0.02)
+
+
+@pytest.mark.parametrize("gradient", ["gumbel", "expectation"])
+def test_the_entropy_reaches_its_target_with_equal_rewards(gradient: Gradient) -> None:
+    learner = bandit_learner(learning_rate=0.01, discrete_entropy_share=0.5, discrete_gradient=gradient)
+    rows = bandit(torch.zeros(5))
+    entropies = []
+    for _ in range(1000):
+        improve(learner, rows)
+        entropies.append(float(learner.metrics["entropy"][0]))
+    print(entropies[::50], float(learner.alpha[0]))
+    assert sum(entropies[-300:]) / 300 == pytest.approx(0.5 * math.log(5), rel=0.1)
