@@ -41,10 +41,16 @@ def parse(kind: type[T], arguments: Sequence[str], prog: str, default: T | None 
 
 def _sentence(box: str) -> str:
     """The first section of tyro's framed message on one line, and the options that it suggests."""
-    lines = re.findall(r"^│ ?(.*?) *│$", box, re.MULTILINE) or box.splitlines()
-    sections = "\n".join(lines).split("\n─")
-    found = " ".join(sections[0].split()).rstrip(".")
-    if "Perhaps you meant" in box:
-        close = re.findall(r"^ +(--[\w.-]+)", "\n".join(sections[1:]), re.MULTILINE)
-        found += f"; did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
+    sections: list[list[str]] = [[]]
+    for line in box.splitlines():
+        text = line.strip(" │")
+        if text.startswith(("╭", "╰")) or re.fullmatch("─{3,}|-{3,}", text):  # a frame, or a rule between sections
+            sections.append([])
+        elif text:
+            sections[-1].append(text)
+    _, body, *others = [*sections, []]  # what stands above the first rule is a title
+    found = " ".join(body).rstrip(".").removeprefix("Error parsing scenario.")
+    close = [text.split()[0] for section in others for text in section if text.startswith("--")]
+    if "Perhaps you meant" in box and close:
+        found += f"; did you mean {' or '.join(dict.fromkeys(close))}?"
     return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -38,7 +39,8 @@ class Circumstances:
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data, of which `Circumstances(**data)` is an equal one."""
-        return asdict(self)
+        plain = {"device": self.device, "threads": self.threads, "copies": self.copies}
+        return plain | {"versions": dict(self.versions)}
 
     def check(self, here: Circumstances, *, anyway: bool = False) -> list[str]:
         """Compare with those of the process that is to continue a run.
@@ -71,7 +73,8 @@ class Circumstances:
         return differing
 
 
-def installed(packages: tuple[str, ...]) -> dict[str, str]:
+@cache
+def installed(packages: tuple[str, ...]) -> Mapping[str, str]:
     """Versions of Python and of those packages that are installed."""
     found = {"python": platform.python_version()}
     for package in packages:

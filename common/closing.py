@@ -12,7 +12,7 @@ from torch import nn
 
 from presage.common.evaluate import Evaluation, RandomActor, evaluate, record
 from presage.common.game import Actor, GameError
-from presage.common.marl_eval import EVALUATION_FILE, RANDOM, REFERENCE, SeedResult, write_evaluations
+from presage.common.marl_eval import EVALUATION_FILE, RANDOM, REFERENCE, write_evaluations
 from presage.common.report import PICTURE_FILE, report
 from presage.common.run_folder import RunFolder
 from presage.common.training import Training
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 def conclude(training: Training, folder: RunFolder) -> str:
     """Write `evaluation.json` with all levels, the recorded episode and the report; returns the report's table."""
     results = [training.result(best_again(training).per_episode())]
-    results += [_level(training, name, found) for name, found in levels(training).items()]
+    results += [training.level(name, found) for name, found in levels(training).items()]
     write_evaluations(folder.path / EVALUATION_FILE, results)
     record_episode(training, folder.report / PICTURE_FILE)
     report([folder.path], folder.report)
@@ -78,11 +78,3 @@ def record_episode(training: Training, path: Path) -> None:
     except Exception as error:  # drawing needs libraries and displays that training does not; it must not cost a run
         reason = str(error) if isinstance(error, GameError) else f"{type(error).__name__}: {error}"
         _log.warning("no episode was recorded: %s", reason)
-
-
-def _level(training: Training, name: str, found: Evaluation) -> SeedResult:
-    game = training.scenario.game
-    return SeedResult(
-        environment=game.environment, task=game.task, algorithm=name, seed=training.scenario.seed,
-        evaluations=[(0, found.per_episode())],
-    )  # fmt: skip

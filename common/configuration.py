@@ -58,10 +58,10 @@ def from_plain(kind: type[T], data: Any, where: str = "", narrowed: Mapping[str,
     for name in data:
         if name not in known:
             raise ConfigError(f"{_path(where, name)} is no setting of {kind.__name__}; {advice(str(name), known)}")
+    read = {name: _read(hints[name], item, _path(where, name)) for name, item in data.items()}
     for name, field in known.items():
         if name not in data and field.default is MISSING and field.default_factory is MISSING:
             raise ConfigError(f"{_path(where, name)} is missing; {kind.__name__} has no default for it")
-    read = {name: _read(hints[name], item, _path(where, name)) for name, item in data.items()}
     try:
         found: T = kind(**read)
     except ConfigError:

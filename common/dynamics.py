@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from presage.common.ensemble import GaussianStack
 from presage.common.game import GameError, GameSpec, Rows, View, Window
+from presage.common.geometry import Geometry
 from presage.common.networks import Activation
 
 RewardRule = Callable[[View, Tensor, View], Tensor]
@@ -67,8 +68,6 @@ class EnsembleConfig:
             raise ValueError(f"owners={self.owners} must be >= 1")
         if min((1, *self.hidden, *self.outcome_hidden)) < 1:
             raise ValueError(f"hidden={self.hidden} and outcome_hidden={self.outcome_hidden} must be widths >= 1")
-        if len({len(group) for group in self.vectors}) > 1:
-            raise ValueError(f"vectors={self.vectors} must be groups of one length (2 on a plane, 3 in space)")
         if not self.log_variance[0] < self.log_variance[1]:
             raise ValueError(f"log_variance={self.log_variance} must be (lower, upper) with lower < upper")
 
@@ -136,7 +135,8 @@ class DynamicsEnsemble(nn.Module):
         super().__init__()
         if config.owners not in (1, spec.n):
             raise ValueError(
-                f"owners={config.owners} must be 1 (one ensemble for all egos) or {spec.n} (one per agent of {spec.name!r})"
+                f"owners={config.owners} must be 1 (one ensemble for all egos) or {spec.n} (one for each agent of "
+                f"{spec.name!r})"
             )
         self.spec, self.config = spec, config
         self.reward_rule, self.termination_rule = reward, terminates
@@ -147,26 +147,14 @@ class DynamicsEnsemble(nn.Module):
             "acting": spec.n if spec.acting_varies else 0,
             "legal": spec.act_dim if spec.legal_varies else 0,
         }
-        flags = sum(self.flags.values())
-        self.joint = config.reward_input == "joint" or self.rewards + flags == 0
-        acting = spec.n if spec.acting_varies else 0
-        blocks = (
-            self.state_dim,
-            spec.act_dim + acting,
-            (spec.frames - 1) * spec.obs_dim,
-            (spec.frames - 1) * spec.act_dim,
-        )
-        known = [*range(blocks[0], sum(blocks[:2])), *range(sum(blocks[:3]), sum(blocks))]
-        size = len(config.vectors[0]) if config.vectors else 0
-        extra = len(config.vectors) * (1 + size)
-        self.register_buffer(
-            "vectors",
-            torch.tensor(config.vectors, dtype=torch.long).view(-1, size)
-            if size
-            else torch.zeros(0, 0, dtype=torch.long),
-            persistent=False,
-        )
-        width, goal = sum(blocks) + extra, spec.goal_dim if self.rewards + flags else 0
+        outcomes = self.rewards + sum(self.flags.values())
+        self.geometry = Geometry(config.vectors, self.state_dim)
+        acts = spec.act_dim + (spec.n if spec.acting_varies else 0)
+        frames, before = (spec.frames - 1) * spec.obs_dim, (spec.frames - 1) * spec.act_dim
+        start = self.state_dim + acts + frames
+        known = [*range(self.state_dim, self.state_dim + acts), *range(start, start + before)]
+        width = self.state_dim + acts + frames + before + self.geometry.width
+        goal = spec.goal_dim if outcomes else 0
 
         def network(inputs: int, columns: int, flags: int, hidden: tuple[int, ...]) -> GaussianStack:
             return GaussianStack(
@@ -177,12 +165,14 @@ class DynamicsEnsemble(nn.Module):
             )  # fmt: skip
 
         self.outcome_network: GaussianStack | None = None
-        if self.joint:
-            self.state_network = network(width + goal, self.state_dim + self.rewards, flags, config.hidden)
+        if config.reward_input == "joint" or not outcomes:
+            self.state_network = network(
+                width + goal, self.state_dim + self.rewards, outcomes - self.rewards, config.hidden
+            )
         else:
             self.state_network = network(width, self.state_dim, 0, config.hidden)
-            reads = width + self.state_dim + goal + extra
-            self.outcome_network = network(reads, self.rewards, flags, config.outcome_hidden)
+            reads = width + self.state_dim + goal + self.geometry.width
+            self.outcome_network = network(reads, self.rewards, outcomes - self.rewards, config.outcome_hidden)
 
     @property
     def networks(self) -> tuple[GaussianStack, ...]:
@@ -202,8 +192,8 @@ class DynamicsEnsemble(nn.Module):
         frames = self.spec.frames
         if window.obs.shape[1] < frames:
             raise GameError(
-                f"game {self.spec.name!r} declares frames={frames}, the window has {window.obs.shape[1]}; ask the replay "
-                f"for windows of length >= {frames}"
+                f"game {self.spec.name!r} declares frames={frames}, the window has {window.obs.shape[1]}; ask the "
+                f"replay for windows of length >= {frames}"
             )
         length = window.obs.shape[1]
         return Past(window.obs[:, length - frames : -1], window.act[:, length - frames : -1])
@@ -219,17 +209,9 @@ class DynamicsEnsemble(nn.Module):
                     f"game {self.spec.name!r} declares frames={self.spec.frames}: the earlier ones are missing"
                 )
             parts += [past.obs.flatten(1), past.act.flatten(1)]
-        if self.joint and self.rewards + sum(self.flags.values()):
+        if self.outcome_network is None and self.rewards + sum(self.flags.values()):
             parts.append(view.desired)
-        return torch.cat([*parts, *self.geometry(parts[0])], 1)
-
-    def geometry(self, state: Tensor) -> list[Tensor]:
-        """Lengths `(..., K)` and directions `(..., K * D)` of the declared vectors of `state (..., S)`."""
-        if not self.config.vectors:
-            return []
-        vectors = state[..., self.vectors]
-        length = vectors.norm(dim=-1)
-        return [length, (vectors / length.clamp(min=1e-3)[..., None]).flatten(-2)]
+        return torch.cat([*parts, self.geometry(parts[0])], 1)
 
     def outcome_inputs(self, inputs: Tensor, next_state: Tensor, view: View) -> Tensor:
         """What the outcome network reads, raw: all that the state network does, the next state, the desired goal.
@@ -237,7 +219,7 @@ class DynamicsEnsemble(nn.Module):
         Args:
             inputs: `(..., B, inputs)`. next_state: `(..., B, S)`.
         """
-        parts = [inputs, next_state, *self.geometry(next_state)]
+        parts = [inputs, next_state, self.geometry(next_state)]
         if self.spec.goal_dim:
             parts.append(view.desired.expand(*inputs.shape[:-1], -1))
         return torch.cat(parts, -1)
@@ -274,32 +256,27 @@ class DynamicsEnsemble(nn.Module):
     @torch.no_grad()
     def predict(self, view: View, act: Tensor, window: Window | None = None, owner: int = 0) -> JointPrediction:
         """What each member of `owner` predicts for the step from `view` under `act (B, A)`; nothing is sampled."""
-        members = torch.arange(self.config.members, device=act.device) + owner * self.config.members
+        own, width = self.state_network.own(owner), self.state_dim
         inputs = self.inputs(view, act, None if window is None else self.past(window))
-        mean, std, _ = self.state_network.predict(inputs, self.state_network.select(members))
-        state, reward_mean, reward_std = (
-            mean[..., : self.state_dim],
-            mean[..., self.state_dim :],
-            std[..., self.state_dim :],
-        )
+        mean, std, _ = self.state_network.predict(inputs, self.state_network.select(own))
+        state, reward_mean, reward_std = mean[..., :width], mean[..., width:], std[..., width:]
         if self.config.target == "delta":
             state = state + self.state(view)
         if self.outcome_network is not None:
-            every = inputs.expand(len(members), *inputs.shape)
-            reads = self.outcome_inputs(every, state, view)
-            reward_mean, reward_std, _ = self.outcome_network.predict(reads, self.outcome_network.select(members))
-        return JointPrediction(state, std[..., : self.state_dim], reward_mean, reward_std)
+            reads = self.outcome_inputs(inputs.expand(len(mean), *inputs.shape), state, view)
+            reward_mean, reward_std, _ = self.outcome_network.predict(reads, self.outcome_network.select(own))
+        return JointPrediction(state, std[..., :width], reward_mean, reward_std)
 
     @torch.no_grad()
     def disagreement(self, view: View, act: Tensor, window: Window | None = None, owner: int = 0) -> Tensor:
         """How far the members' mean next states lie apart, `(B,)`.
 
-        The standard deviation over members, each column in units of its target's own spread in the training rows,
-        root mean square over the columns that vary.
+        The standard deviation over members, each column in units of its target's own in the training rows; root mean
+        square over the columns that vary.
         """
         mean = self.predict(view, act, window, owner).mean
-        scale = self.state_network.spread[owner * self.config.members, 0, : self.state_dim]
-        apart = mean.var(0, unbiased=False)[:, scale > 0] / scale[scale > 0].square()
+        spread = self.state_network.spread[self.state_network.own(owner)][0, 0, : self.state_dim]
+        apart = mean.var(0, unbiased=False)[:, spread > 0] / spread[spread > 0].square()
         return apart.mean(1).sqrt()
 
 

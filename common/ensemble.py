@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from presage.common.networks import Activation, Normaliser, StackedLinear, StackedMLP
 
-STATISTICS = ("input_mean", "input_std", "target_mean", "target_scale", "spread")
+STATISTICS = ("input_mean", "input_std", "target_mean", "target_scale", "spread", "noise")
 """buffers that belong to a network as its weights do: one entry per network of the stack"""
 
 
@@ -34,18 +34,24 @@ class GaussianStack(nn.Module):
     """`owners * members` networks `inputs -> (mean, log-variance) of C columns, log-odds of L flags`.
 
     Inputs and targets are standardised with statistics of the training rows. A column whose target never varied there
-    is predicted as that constant with zero spread, and takes no part in the loss.
-    The log-variance is held between two bounds by `bounded` (PETS, Chua et al. 2018, A.1).
+    (standard deviation under 1e-6) is predicted as that constant with zero spread, and takes no part in the loss.
+    The log-variance is held between two bounds by `bounded`. Beside the multilayer perceptron there can be a linear
+    path from the inputs to the means; it is solved in closed form (`linear_path`), and never trained by gradients.
     """
 
     input_mean: Tensor
     input_std: Tensor
     target_mean: Tensor
     target_scale: Tensor
+    """(M, 1, C) one standardised unit; 0 in columns that never varied"""
     spread: Tensor
     """(M, 1, C) standard deviation of the targets in the training rows; 0 in columns that never varied"""
+    noise: Tensor
+    """(M, 1, C) factor on the predicted standard deviations that makes them right on held-out rows"""
     elites: Tensor
+    """(owners, elites) members, best held-out score first"""
     fitted: Tensor
+    """(owners,) bool: whose networks have been through a fit"""
 
     def __init__(
         self,
@@ -69,8 +75,8 @@ class GaussianStack(nn.Module):
         Args:
             owners, members: M is their product. elites: members per owner that imagine.
             inputs, columns, flags, hidden, activation: the widths of one network.
-            linear_skip: add an affine map of the inputs to the means.
-            normalise_targets: divide targets by their standard deviation, so that every column weighs alike.
+            linear_skip: add a linear path from the inputs to the means; the perceptron's own means then start at zero.
+            normalise_targets: count targets in units of their standard deviation, or of what the linear path leaves.
             log_variance: first lower and upper bound. learned_bounds: whether training moves them.
             unscaled: inputs that are left as they are (their range is known beforehand).
             rng: draws the weights.
@@ -78,9 +84,12 @@ class GaussianStack(nn.Module):
         super().__init__()
         stack = owners * members
         self.owners, self.members, self.columns, self.flags = owners, members, columns, flags
-        self.normalise_targets, self.unscaled = normalise_targets, tuple(unscaled)
+        self.normalise_targets, self.unscaled = normalise_targets, list(unscaled)
         self.mlp = StackedMLP(stack, inputs, hidden, 2 * columns + flags, rng, activation, "truncated_normal")
-        self.skip = StackedLinear(stack, inputs, columns, rng, "truncated_normal") if linear_skip and columns else None
+        self.skip: StackedLinear | None = None
+        if linear_skip and columns:
+            self.skip = StackedLinear(stack, inputs, columns, rng, "truncated_normal").requires_grad_(False)
+            nn.init.zeros_(self.head.weight[..., :columns].data)
         self.lower = nn.Parameter(torch.full((stack, 1, columns), log_variance[0]), requires_grad=learned_bounds)
         self.upper = nn.Parameter(torch.full((stack, 1, columns), log_variance[1]), requires_grad=learned_bounds)
         for name in STATISTICS:
@@ -96,16 +105,28 @@ class GaussianStack(nn.Module):
             inputs: `(M, B, inputs)` raw; or `(B, inputs)` for a stack whose networks all have the same statistics.
         """
         shared = inputs.ndim == 2
-        mean, std = (self.input_mean[0], self.input_std[0]) if shared else (self.input_mean, self.input_std)
-        x = (inputs - mean) / std
-        out = self.mlp(x)
-        mean, raw, logits = torch.split(out, [self.columns, self.columns, self.flags], dim=-1)
+        x = (inputs - self.input_mean[0]) / self.input_std[0] if shared else (inputs - self.input_mean) / self.input_std
+        mean, raw, logits = torch.split(self.mlp(x), [self.columns, self.columns, self.flags], dim=-1)
         if self.skip is not None:
             mean = mean + self.skip(x)
         return mean, bounded(raw, self.lower, self.upper), logits
 
-    def select(self, index: Tensor) -> dict[str, Tensor]:
-        """Copies of the networks `index` of the stack, detached, for `predict`."""
+    @property
+    def first(self) -> StackedLinear:
+        """The perceptrons' input layer."""
+        return _linear(self.mlp.layers[0])
+
+    @property
+    def head(self) -> StackedLinear:
+        """The perceptrons' last layer."""
+        return _linear(self.mlp.layers[-1])
+
+    def own(self, owner: int) -> slice:
+        """Where in the stack the networks of `owner` are."""
+        return slice(owner * self.members, (owner + 1) * self.members)
+
+    def select(self, index: Tensor | slice) -> dict[str, Tensor]:
+        """The networks at `index` of the stack, detached, for `predict`; copies where `index` is a tensor."""
         tensors = {**dict(self.named_parameters()), **{name: getattr(self, name) for name in STATISTICS}}
         return {name: tensor.detach()[index] for name, tensor in tensors.items()}
 
@@ -114,19 +135,15 @@ class GaussianStack(nn.Module):
         start = torch.arange(self.owners, device=self.elites.device)[:, None] * self.members
         return (start + self.elites).flatten()
 
-    def predict(self, inputs: Tensor, networks: Mapping[str, Tensor] | None = None) -> Prediction:
-        """Predictions in the targets' units, by `networks` (from `select`) or by the whole stack.
+    def predict(self, inputs: Tensor, networks: Mapping[str, Tensor]) -> Prediction:
+        """Predictions of `networks` (from `select`) in the targets' units.
 
         Args:
             inputs: as for `forward`, M being the number of networks asked.
         """
-        if networks is None:
-            scale, offset = self.target_scale, self.target_mean
-            mean, log_variance, logits = self(inputs)
-        else:
-            scale, offset = networks["target_scale"], networks["target_mean"]
-            mean, log_variance, logits = torch.func.functional_call(self, dict(networks), (inputs,))
-        return Prediction(offset + scale * mean, scale * (0.5 * log_variance).exp(), logits)
+        mean, log_variance, logits = torch.func.functional_call(self, dict(networks), (inputs,))
+        scale, noise = networks["target_scale"], networks["noise"]
+        return Prediction(networks["target_mean"] + scale * mean, scale * noise * (0.5 * log_variance).exp(), logits)
 
     def standardise(self, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Targets `(M, B, C)` in standardised units, and `(M, 1, C)` 1.0 where the column varies, else 0.0."""
@@ -137,44 +154,53 @@ class GaussianStack(nn.Module):
     def take_statistics(self, owner: int, inputs: Tensor, targets: Tensor) -> None:
         """Standardise owner's inputs and targets by those of `inputs (B, inputs)` and `targets (B, C)` from now on.
 
-        Networks that were fitted before keep predicting what they did: the change is absorbed by their outer layers.
+        Networks that were fitted before keep predicting what they did: their outer layers absorb the change.
         """
         x, y = Normaliser(inputs.shape[1]).to(inputs.device), Normaliser(targets.shape[1]).to(targets.device)
         x.fit(inputs)
         y.fit(targets)
-        x.mean[list(self.unscaled)], x.std[list(self.unscaled)] = 0.0, 1.0
+        x.mean[self.unscaled], x.std[self.unscaled] = 0.0, 1.0
         live = targets.double().std(0, unbiased=False) >= 1e-6
-        spread = torch.where(live, y.std, 0.0)
-        scale = spread if self.normalise_targets else live.to(spread.dtype)
         offset = y.mean if self.normalise_targets else torch.where(live, 0.0, y.mean)
-        own = slice(owner * self.members, (owner + 1) * self.members)
+        own = self.own(owner)
+        before = self.target_scale[own].clone()
+        was_live = (before > 0) & self.fitted[owner]
         if self.fitted[owner]:
-            self._absorb(own, x.mean, x.std, offset, scale)
-        for name, value in zip(STATISTICS, (x.mean, x.std, offset, scale, spread), strict=True):
-            getattr(self, name)[own] = value
-        self.fitted[owner] = True
+            move = (x.mean - self.input_mean[own]) / self.input_std[own]
+            stretch = (x.std / self.input_std[own]).transpose(1, 2)
+            for layer in [self.first] if self.skip is None else [self.first, self.skip]:
+                layer.bias[own] += move @ layer.weight[own]
+                layer.weight[own] *= stretch
+            shift = torch.where(was_live & live, (self.target_mean[own] - offset) / before.clamp(min=1e-30), 0.0)
+            self.head.bias[own, :, : self.columns] += shift
+        self.input_mean[own], self.input_std[own], self.target_mean[own] = x.mean, x.std, offset
+        self.spread[own] = torch.where(live, y.std, 0.0)
+        fresh = self.spread[own] if self.normalise_targets else torch.ones_like(before)
+        self.target_scale[own] = torch.where(live, torch.where(was_live, before, fresh), 0.0)
 
-    def _absorb(self, own: slice, input_mean: Tensor, input_std: Tensor, offset: Tensor, scale: Tensor) -> None:
-        """Rewrite the outer layers of the networks `own` so that new statistics leave their predictions as they are."""
-        stretch = (input_std / self.input_std[own]).transpose(1, 2)
-        move = (input_mean - self.input_mean[own]) / self.input_std[own]
-        first, last = self.mlp.layers[0], self.mlp.layers[-1]
-        for layer in [first] if self.skip is None else [first, self.skip]:
-            layer.bias[own] += move @ layer.weight[own]
-            layer.weight[own] *= stretch
-        both = (self.target_scale[own] > 0) & (scale > 0)  # a column that was or became constant starts anew
-        ratio = torch.where(both, self.target_scale[own] / torch.where(scale > 0, scale, 1.0), 1.0)
-        shift = torch.where(both, (self.target_mean[own] - offset) / torch.where(scale > 0, scale, 1.0), 0.0)
-        columns = slice(0, self.columns)
-        last.weight[own, :, columns] *= ratio
-        last.bias[own, :, columns] = last.bias[own, :, columns] * ratio + shift
-        if self.skip is not None:
-            self.skip.weight[own] *= ratio
-            self.skip.bias[own] *= ratio
-        if self.lower.requires_grad:
-            last.bias[own, :, self.columns : 2 * self.columns] += 2 * ratio.log()
-            self.lower[own] += 2 * ratio.log()
-            self.upper[own] += 2 * ratio.log()
+    @torch.no_grad()
+    def rescale(self, owner: int, scale: Tensor) -> None:
+        """Count owner's targets in units of `scale (members, 1, C)` from now on; the means stay as they are.
+
+        So does the noise of networks that were fitted before, where the variance bounds are learned. Columns that do
+        not vary are left alone.
+        """
+        own = self.own(owner)
+        live = self.target_scale[own] > 0
+        ratio = torch.where(live, self.target_scale[own] / torch.where(live, scale, 1.0), 1.0)
+        self.target_scale[own] = torch.where(live, scale, 0.0)
+        for layer in [self.head] if self.skip is None else [self.head, self.skip]:
+            layer.weight[own, :, : self.columns] *= ratio
+            layer.bias[own, :, : self.columns] *= ratio
+        if self.lower.requires_grad and self.fitted[owner]:
+            for bound in (self.lower[own], self.upper[own], self.head.bias[own, :, self.columns : 2 * self.columns]):
+                bound += 2 * ratio.log()
+
+
+def _linear(layer: nn.Module) -> StackedLinear:
+    if not isinstance(layer, StackedLinear):
+        raise TypeError(f"expected a stacked layer, got {type(layer).__name__}")
+    return layer
 
 
 def bounded(raw: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
@@ -186,13 +212,17 @@ def bounded(raw: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     return lower + nn.functional.softplus(below - lower)
 
 
-def gaussian_nll(mean: Tensor, log_variance: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+def gaussian_nll(mean: Tensor, log_variance: Tensor, target: Tensor, weight: Tensor, beta: float = 0.0) -> Tensor:
     """`(mean - target)^2 exp(-v) + v` averaged over rows and weighted columns, per network `(M,)`.
 
-    Twice the negative log-likelihood up to a constant (MBPO, Janner et al. 2019; no 1/2, no log 2 pi).
+    Twice the negative log-likelihood up to a constant (MBPO, Janner et al. 2019; no 1/2, no log 2 pi). With `beta`
+    every term is multiplied by `exp(beta v)`, without a gradient through it (Seitzer et al. 2022): with 1 the mean is
+    fitted like least squares, so that rows which are hard to predict are not given up as noise.
 
     Args:
-        mean, log_variance, target: `(M, B, C)`. weight: `(M, 1, C)`, 0 for columns left out.
+        mean, log_variance, target: `(M, B, C)`. weight: `(M, 1, C)`, 0 for columns left out. beta: in [0, 1].
     """
-    each = ((mean - target).square() * (-log_variance).exp() + log_variance) * weight
-    return each.mean(1).sum(-1) / weight.sum((1, 2)).clamp(min=1.0)
+    each = (mean - target).square() * (-log_variance).exp() + log_variance
+    if beta:
+        each = each * (beta * log_variance.detach()).exp()
+    return (each.mean(1) * weight[:, 0]).sum(-1) / weight.sum((1, 2)).clamp(min=1.0)

@@ -17,9 +17,13 @@ from presage.common.dynamics import DynamicsEnsemble, Regression
 from presage.common.ensemble import GaussianStack, gaussian_nll
 from presage.common.game import Rows, Window
 from presage.common.holdout import Numbered, Split
+from presage.common.linear_path import solve_linear_path
 
 _CHUNK = 1024
 """held-out rows scored at once"""
+
+_LEAST_NOISE = 1e-3
+"""smallest factor on a predicted standard deviation"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,9 @@ class FitConfig:
     weight_decay: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
     """L2 in the loss (0.5 * decay * sum of squares) on weights, from the input layer to the head; stretched over
     networks of another depth, so that one entry serves every layer"""
+    beta: float = 1.0
+    """how far rows that are hard to predict keep their weight in the fit of the means: 0 is plain likelihood, 1 least
+    squares (Seitzer et al. 2022); in [0, 1]"""
     bound_penalty: float = 0.01
     """weight of sum(upper - lower) of learned variance bounds in the loss"""
     gradient_clip: float | None = None
@@ -44,8 +51,9 @@ class FitConfig:
     holdout_stretch: int = 100
     """consecutive steps of an episode that are held out together, so that held-out rows have no neighbours among the
     training rows; >= 1"""
-    bootstrap: bool = True
-    """every member trains on its own resample of the training rows; otherwise on all of them"""
+    bootstrap: bool = False
+    """every member trains on its own resample of the training rows (PETS, MBPO); otherwise on all of them, in an order
+    of its own"""
     evaluate_every: int = 100
     """updates between two looks at the held-out rows; >= 1"""
     patience: int = 5
@@ -55,19 +63,22 @@ class FitConfig:
     score: Literal["error", "likelihood"] = "error"
     """what is compared on held-out rows: the mean squared error in standardised units, or the NLL; plus the flags'
     cross-entropy in both"""
+    calibrate: bool = True
+    """multiply the predicted standard deviation of every column by the factor that makes it right on held-out rows"""
     max_updates: int = 5000
     """updates of each network per fit at most; >= 1"""
     keep_optimiser: bool = True
     """carry Adam's moments from one fit to the next"""
 
     def __post_init__(self) -> None:
-        low = {"batch_size": self.batch_size, "evaluate_every": self.evaluate_every, "patience": self.patience,
-               "max_updates": self.max_updates, "holdout_stretch": self.holdout_stretch, "max_holdout": self.max_holdout}  # fmt: skip
-        for name, value in low.items():
-            if value < 1:
-                raise ValueError(f"{name}={value} must be >= 1")
+        names = ("batch_size", "evaluate_every", "patience", "max_updates", "max_holdout", "holdout_stretch")
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be >= 1")
         if not 0 < self.holdout < 1:
             raise ValueError(f"holdout={self.holdout} must be a share in (0, 1)")
+        if not 0 <= self.beta <= 1:
+            raise ValueError(f"beta={self.beta} must lie in [0, 1]")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be > 0")
         if not self.weight_decay or min(self.weight_decay) < 0:
@@ -141,8 +152,7 @@ class EnsembleFitter:
         groups: list[dict[str, Any]] = []
         for k, layer in enumerate(layers):
             decay = decays[round(k * (len(decays) - 1) / max(len(layers) - 1, 1))]
-            weights = [layer.weight] + ([network.skip.weight] if k == 0 and network.skip is not None else [])
-            groups.append({"params": weights, "weight_decay": decay})
+            groups.append({"params": [layer.weight], "weight_decay": decay})
         held = {id(p) for group in groups for p in group["params"]}
         rest = [p for p in network.parameters() if id(p) not in held and p.requires_grad]
         groups.append({"params": rest, "weight_decay": 0.0})
@@ -192,6 +202,11 @@ class EnsembleFitter:
             raise ValueError(f"row {row} holds a number that is not finite; a model cannot be fitted on it")
         for owner, train in enumerate(split.train):
             network.take_statistics(owner, inputs[train], targets[train, : network.columns])
+            if network.skip is not None:
+                columns = targets[:, : network.columns]
+                solve_linear_path(network, owner, inputs, columns, train, split.held_out[owner])
+            elif network.normalise_targets:
+                network.rescale(owner, network.spread[network.own(owner)])
         rows, weights = split.scored(network.members)
 
         best = {name: p.detach().clone() for name, p in network.named_parameters()}
@@ -200,8 +215,10 @@ class EnsembleFitter:
         batches = _batches(resamples, config.batch_size, rng)
         while stale < config.patience and updates < config.max_updates:
             for _ in range(min(config.evaluate_every, config.max_updates - updates)):
-                x, y = torch.split(table[next(batches)], [inputs.shape[1], targets.shape[1]], -1)
-                loss = network_loss(network, x, y, config.bound_penalty)
+                at = next(batches)
+                drawn = table.index_select(0, at.flatten()).view(*at.shape, -1)
+                x, y = torch.split(drawn, [inputs.shape[1], targets.shape[1]], -1)
+                loss = network_loss(network, x, y, config.bound_penalty, config.beta)
                 optimiser.zero_grad()
                 torch.autograd.backward(loss.sum())
                 if config.gradient_clip is not None:
@@ -220,9 +237,13 @@ class EnsembleFitter:
         with torch.no_grad():
             for name, p in network.named_parameters():
                 p.copy_(best[name])
+        network.fitted.fill_(True)
         order = best_score.view(network.owners, -1).argsort(dim=1, stable=True)
         network.elites.copy_(order[:, : network.elites.shape[1]])
         final = held_out(network, table, inputs.shape[1], rows, weights)
+        network.noise.fill_(1.0)
+        if config.calibrate:
+            final = self._calibrate(network, final)
         return NetworkReport(
             updates=updates,
             epochs=updates * min(config.batch_size, resamples.shape[1]) / resamples.shape[1],
@@ -231,6 +252,13 @@ class EnsembleFitter:
             elites=order.tolist(),
             **_by_group(network, final, groups),
         )
+
+    def _calibrate(self, network: GaussianStack, found: HeldOut) -> HeldOut:
+        """Scale every column's standard deviation to its held-out errors; returns the scores that follow."""
+        network.noise.copy_(found.surprise.sqrt().clamp(min=_LEAST_NOISE)[:, None])
+        square = network.noise[:, 0].square()
+        nll = found.nll + 0.5 * (found.surprise / square - found.surprise + square.log())
+        return found._replace(nll=nll, surprise=found.surprise / square)
 
     def _score(self, found: HeldOut) -> Tensor:
         """What members are compared by, `(M,)`."""
@@ -253,9 +281,11 @@ class HeldOut(NamedTuple):
     """Means over held-out rows of every network."""
 
     error: Tensor
-    """(M, C) squared error in standardised units"""
+    """(M, C) squared error over the variance of the target"""
     nll: Tensor
-    """(M, C) nats, in standardised units"""
+    """(M, C) nats in standardised units, by the networks' own variances"""
+    surprise: Tensor
+    """(M, C) squared error over the networks' own variances; 1 where these are right"""
     flags: Tensor
     """(M, L) cross-entropy in nats"""
     live: Tensor
@@ -276,16 +306,18 @@ def held_out(network: GaussianStack, table: Tensor, inputs: int, rows: Tensor, w
         mean, log_variance, logits = network(x)
         y, live = network.standardise(y)
         error = (mean - y).square()
-        nll = 0.5 * (error * (-log_variance).exp() + log_variance + math.log(2 * math.pi))
+        surprise = error * (-log_variance).exp()
+        nll = 0.5 * (surprise + log_variance + math.log(2 * math.pi))
         cross = torch.nn.functional.binary_cross_entropy_with_logits(logits, flags, reduction="none")
-        parts = [torch.einsum("mbc,mb->mc", part, weight) for part in (error, nll, cross)]
+        parts = [torch.einsum("mbc,mb->mc", part, weight) for part in (error, nll, surprise, cross)]
         sums = parts if not sums else [total + part for total, part in zip(sums, parts, strict=True)]
     count = weights.sum(1, keepdim=True)
-    error, nll, cross = (total / count for total in sums)
-    return HeldOut(error, nll, cross, live[:, 0])
+    error, nll, surprise, cross = (total / count for total in sums)
+    spread = torch.where(live[:, 0] > 0, network.spread[:, 0], 1.0)
+    return HeldOut(error * (network.target_scale[:, 0] / spread).square(), nll, surprise, cross, live[:, 0])
 
 
-def network_loss(network: GaussianStack, inputs: Tensor, targets: Tensor, bound_penalty: float) -> Tensor:
+def network_loss(network: GaussianStack, inputs: Tensor, targets: Tensor, bound_penalty: float, beta: float) -> Tensor:
     """Loss of every network `(M,)` on its own rows: Gaussian NLL of the columns, cross-entropy of the flags, bounds.
 
     Args:
@@ -294,7 +326,7 @@ def network_loss(network: GaussianStack, inputs: Tensor, targets: Tensor, bound_
     y, flags = torch.split(targets, [network.columns, network.flags], -1)
     mean, log_variance, logits = network(inputs)
     y, live = network.standardise(y)
-    loss = gaussian_nll(mean, log_variance, y, live)
+    loss = gaussian_nll(mean, log_variance, y, live, beta)
     if network.flags:
         cross = torch.nn.functional.binary_cross_entropy_with_logits(logits, flags, reduction="none")
         loss = loss + cross.mean((1, 2))
@@ -332,17 +364,16 @@ def _mean(columns: Tensor, live: Tensor) -> Tensor:
 def _by_group(network: GaussianStack, found: HeldOut, groups: Mapping[str, slice]) -> dict[str, dict[str, float]]:
     """The fields rmse, nll and explained of a report, over every owner's elites."""
     elites = network.elite_index()
-    error, nll, cross, live = (part[elites] for part in found)
-    scale, spread = network.target_scale[elites, 0], network.spread[elites, 0]
+    error, nll, _, cross, live = (part[elites] for part in found)
+    spread = network.spread[elites, 0]
     rmse, likelihood, explained = {}, {}, {}
     for name, where in groups.items():
         if where.start >= network.columns:
             flags = slice(where.start - network.columns, where.stop - network.columns)
             likelihood[name] = float(cross[:, flags].mean())
             continue
-        raw, on = (error * scale.square())[:, where], live[:, where]
-        rmse[name] = float(raw.mean().sqrt())
+        on = live[:, where]
+        rmse[name] = float((error * spread.square())[:, where].mean().sqrt())
         likelihood[name] = float(_mean(nll[:, where], on).mean())
-        share = raw / torch.where(on > 0, spread[:, where], 1.0).square()
-        explained[name] = 1.0 - float(_mean(share, on).mean())
+        explained[name] = 1.0 - float(_mean(error[:, where], on).mean())
     return {"rmse": rmse, "nll": likelihood, "explained": explained}

@@ -81,8 +81,8 @@ class Split:
             if size < 1:
                 whose = "" if owners == 1 else f" of owner {owner}"
                 raise ValueError(
-                    f"{len(own)} rows{whose} are too few to fit on: holdout={share:g} of them is no row at all; collect "
-                    f"at least {int(1 / share) + 1}"
+                    f"{len(own)} rows{whose} are too few to fit on: holdout={share:g} of them is no row at all; "
+                    f"collect at least {int(1 / share) + 1}"
                 )
             order = key[own].argsort(stable=True)
             held_out.append(own[order[:size]])

@@ -74,4 +74,4 @@ class JointEnv(gym.Env[np.ndarray, np.ndarray]):
 
 def _row(batch: torch.Tensor) -> np.ndarray:
     """The only row of `(1, X)`, as an array of its own."""
-    return np.array(batch[0].cpu(), dtype=np.float32)
+    return batch[0].to("cpu", torch.float32, copy=True).numpy()

@@ -44,7 +44,7 @@ class MBPOConfig:
 
     def build(self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None) -> Dyna:
         """MBPO on a game of one agent; see `presage.common.method.Method`."""
-        learner, actor = build_sac(spec, self.sac, streams("learner"), device)
+        learner, actor = build_sac(spec, self.sac, streams("learner", "cpu"), device)
         world = None
         if self.loop.real_share < 1:
             world = build_world(spec, self.model, self.ensemble, self.fit, streams, device, true_kernel)
@@ -61,7 +61,7 @@ def build_world(
         GameError: the true dynamics are asked for and the game does not offer them.
     """
     if model == "ensemble":
-        networks = DynamicsEnsemble(spec, ensemble, streams("ensemble")).to(device)
+        networks = DynamicsEnsemble(spec, ensemble, streams("ensemble", "cpu")).to(device)
         return LearnedWorld(networks, fit, streams("holdout"))
     if true_kernel is None:
         raise GameError(f"{spec.name!r} offers no true dynamics to imagine in; use model='ensemble'")

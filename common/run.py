@@ -18,6 +18,7 @@ from presage.common.phases import OnPhase
 from presage.common.run_folder import RunError, RunFolder, require_empty
 from presage.common.scenario import OWN_GAME, GameConfig, Scenario, write_scenario
 from presage.common.training import Training
+from presage.common.tree import Tree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,8 @@ def start(
     training = Training(scenario, parts or Parts.of(scenario, environment), on_phase)
     run = RunFolder.create(folder, scenario)
     try:
-        return _sit(training, run, command, [])
+        with run.locked():
+            return _sit(training, run, command, [])
     except BaseException:
         if not run.has_checkpoints:
             run.remove()
@@ -77,29 +79,21 @@ def resume(
         RunError, CircumstancesError, CheckpointError, ConfigError, GameError: it cannot go on; the message says why.
     """
     run = RunFolder(folder)
-    scenario = run.scenario(method)
-    tree = run.newest()
-    made = 0 if tree is None else int(tree["env_steps"])
-    if steps is not None:
-        if steps < made:
-            raise RunError(f"steps={steps} is less than the {made} env steps that {run.path} has made")
-        scenario = replace(scenario, steps=steps)
-    if tree is not None:
-        scenario = replace(scenario, device=tree["circumstances"]["device"])
-    training = Training(scenario, parts or Parts.of(scenario, environment), on_phase)
-    differs: list[str] = []
-    if tree is not None:
-        differs = Circumstances(**tree["circumstances"]).check(training.circumstances(), anyway=anyway)
+    with run.locked():
+        tree = run.newest()
+        scenario = _continued(run.scenario(method), tree, steps, run)
+        training = Training(scenario, parts or Parts.of(scenario, environment), on_phase)
+        differs: list[str] = []
+        if tree is not None:
+            differs = Circumstances(**tree["circumstances"]).check(training.circumstances(), anyway=anyway)
+            lost = training.restore(tree, run)
+            if lost:
+                differs.append(f"open episodes of copies {lost} that do not play again, so that their next ones start")
         if differs:
             say(f"going on with other numbers than an uninterrupted run: {', '.join(differs)}")
-        lost = training.restore(tree, run)
-        if lost:
-            sentence = f"the open episodes of copies {lost} do not play again, so these copies start their next ones"
-            say(f"{sentence}; the numbers differ from those of an uninterrupted run")
-            differs.append(sentence)
-    if steps is not None:
-        write_scenario(run.path, replace(run.scenario(method), steps=steps))
-    return _sit(training, run, command, differs)
+        if steps is not None:
+            write_scenario(run.path, replace(run.scenario(method), steps=steps))
+        return _sit(training, run, command, differs)
 
 
 def train(
@@ -132,13 +126,22 @@ def train(
     return start(scenario, folder, environment=None if by_name else environment)
 
 
+def _continued(scenario: Scenario[Any], tree: Tree | None, steps: int | None, run: RunFolder) -> Scenario[Any]:
+    """The scenario of the rest of a run: where it was made, and with the new budget."""
+    if tree is not None:
+        made = int(tree["env_steps"])
+        if steps is not None and steps < made:
+            raise RunError(f"steps={steps} is less than the {made} env steps that {run.path} has made")
+        scenario = replace(scenario, device=tree["circumstances"]["device"])
+    return scenario if steps is None else replace(scenario, steps=steps)
+
+
 def _sit(training: Training, run: RunFolder, command: str, differs: list[str]) -> Outcome:
     """Train to the end or to a signal, and conclude."""
     try:
-        with run.locked():
-            run.add_sitting(training.circumstances(), training.env_steps, command, differs)
-            stopped_by = training.run(run)
-            table = "" if stopped_by is not None and not training.finished else conclude(training, run)
+        run.add_sitting(training.circumstances(), training.env_steps, command, differs)
+        stopped_by = training.run(run)
+        table = conclude(training, run) if training.finished else ""
     finally:
         training.close()
     return Outcome(folder=run.path, env_steps=training.env_steps, stopped_by=stopped_by, table=table)

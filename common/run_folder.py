@@ -24,7 +24,7 @@ from presage.common import atomic_folder, checkpoint
 from presage.common.checkpoint import CheckpointError
 from presage.common.circumstances import Circumstances
 from presage.common.replay import Replay
-from presage.common.scenario import CONFIG_FILE, Scenario, read_scenario, write_scenario
+from presage.common.scenario import CONFIG_FILE, DRAFT, Scenario, read_scenario, write_scenario
 from presage.common.tree import Tree
 
 KIND, VERSION = "run", 1
@@ -147,7 +147,7 @@ class RunFolder:
 def require_empty(path: Path | str) -> None:
     """Raise RunError unless a new run can be made at `path`: nothing is there, or an empty folder."""
     path = Path(path)
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and any(file.name != DRAFT for file in path.iterdir()):  # a draft: killed before it began
         advice = f"resume it with: presage resume {path}" if (path / CONFIG_FILE).exists() else "it holds other files"
         raise RunError(f"the run folder {path} is not empty ({advice}); choose another with --folder")
     if path.exists() and not path.is_dir():

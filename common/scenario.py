@@ -17,6 +17,7 @@ from presage.common.method import Method
 
 CONFIG_FILE = "config.yaml"
 """the resolved scenario in a run folder"""
+DRAFT = f".{CONFIG_FILE}.draft"
 OWN_GAME = "own"
 """the game's name where it is not found by name but handed to `Training`"""
 
@@ -145,7 +146,7 @@ def scenario_from_plain(data: Any, method: type[Any] | None = None) -> Scenario[
 def write_scenario(folder: Path, scenario: Scenario[Any]) -> None:
     """Write `config.yaml`, whole or not at all."""
     text = yaml.safe_dump(scenario_to_plain(scenario), sort_keys=False, allow_unicode=True, width=100)
-    draft = folder / f".{CONFIG_FILE}.draft"
+    draft = folder / DRAFT
     with draft.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

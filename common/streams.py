@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
 
-Streams = Callable[[str], torch.Generator]
-"""the generator of a named stream; every call makes a new one at the stream's start"""
+
+class Streams(Protocol):
+    """The generator of a named stream; every call makes a new one at the stream's start."""
+
+    def __call__(self, name: str, device: torch.device | str | None = None) -> torch.Generator:
+        """
+        Args:
+            name: of the stream.
+            device: where it is made instead of where all of them are: weights are drawn on "cpu", so that every device
+                starts from the same ones.
+        """
+        ...
 
 
 def streams(seed: int, device: torch.device | str = "cpu") -> Streams:
     """Generators on `device` by name: another stream for every name, the same for the same seed."""
+    home = device
 
-    def stream(name: str) -> torch.Generator:
+    def stream(name: str, device: torch.device | str | None = None) -> torch.Generator:
         high, low = np.random.SeedSequence((seed, *name.encode())).generate_state(2, dtype=np.uint32)
-        return torch.Generator(device=device).manual_seed(int(high) << 31 ^ int(low))
+        place = home if device is None else device
+        return torch.Generator(place).manual_seed(int(high) << 31 ^ int(low))
 
     return stream

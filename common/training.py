@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from presage.common.evaluate import Evaluation, evaluate
 from presage.common.game import GameError, View
 from presage.common.learner_metrics import learner_metrics
 from presage.common.learner_state import learner_state, restore_learner
-from presage.common.marl_eval import EVALUATION_FILE, SeedResult, write_evaluations
+from presage.common.marl_eval import EVALUATION_FILE, Episodes, SeedResult, write_evaluations
 from presage.common.metrics import QUERIES, MetricLog
 from presage.common.parts import Parts, build
 from presage.common.phases import OnPhase, PhaseClock
@@ -29,10 +31,12 @@ from presage.common.progress import Progress
 from presage.common.random_state import global_random_state, restore_global_random_state
 from presage.common.replay import Replay
 from presage.common.run_folder import RunFolder
-from presage.common.scenario import Scenario
+from presage.common.scenario import OWN_GAME, Scenario
 from presage.common.stopping import stoppable
 from presage.common.streams import streams
 from presage.common.tree import Tree
+
+_log = logging.getLogger(__name__)
 
 
 class Training:
@@ -97,8 +101,9 @@ class Training:
         Either way the last thing done is a checkpoint.
         """
         self.folder = folder
-        self.progress = Progress(self.scenario.steps, done=min(self.env_steps, self.scenario.steps), stream=sys.stderr)
-        with stoppable() as stop, MetricLog(folder.path, position=self._metrics_position) as self.log:
+        progress = Progress(self.scenario.steps, done=min(self.env_steps, self.scenario.steps), stream=sys.stderr)
+        log = MetricLog(folder.path, position=self._metrics_position)
+        with stoppable() as stop, log as self.log, closing(progress) as self.progress:
             while not stop.asked:
                 if self.env_steps >= self._next_evaluation or self.finished:
                     self.evaluate()
@@ -108,7 +113,6 @@ class Training:
                     break
                 self.step()
             self.save()
-        self.progress.close()
         return stop.signal
 
     @property
@@ -151,15 +155,26 @@ class Training:
             return evaluate(self.evaluation_game, self.dyna.actor, episodes, seed)
         before = self.game.state()  # the one environment plays its open episode again afterwards
         found = evaluate(self.evaluation_game, self.dyna.actor, episodes, seed)
-        self._restore_game(before)
+        if self._restore_game(before):
+            _log.warning("after the evaluation the open episode did not play again; training starts its next one")
         return found
 
-    def result(self, absolute: Mapping[str, Sequence[float]] | None = None) -> SeedResult:
+    def result(self, absolute: Episodes | None = None) -> SeedResult:
         """All evaluations so far, as evaluation files keep them."""
-        scenario = self.scenario
+        return self._seed_result(self.scenario.algorithm, self.history, absolute or {})
+
+    def level(self, name: str, found: Evaluation) -> SeedResult:
+        """The evaluation of somebody whom the run is held against, likewise."""
+        return self._seed_result(name, [(0, found.per_episode())], {})
+
+    def _seed_result(
+        self, algorithm: str, evaluations: Sequence[tuple[int, Episodes]], absolute: Episodes
+    ) -> SeedResult:  # fmt: skip
+        game = self.scenario.game
+        task = self.spec.name if game.name == OWN_GAME else game.task
         return SeedResult(
-            environment=scenario.game.environment, task=scenario.game.task, algorithm=scenario.algorithm,
-            seed=scenario.seed, evaluations=self.history, absolute=absolute or {},
+            environment=game.environment, task=task, algorithm=algorithm, seed=self.scenario.seed,
+            evaluations=evaluations, absolute=absolute,
         )  # fmt: skip
 
     def _queries(self) -> Metrics:

@@ -48,7 +48,8 @@ class AORPOConfig:
     opponents: BehaviourCloningConfig = field(default_factory=BehaviourCloningConfig)
     """the opponent models"""
     rule: LengthRule = "error_ratio"
-    """how errors turn into lengths"""
+    """how errors turn into lengths; errors of one-hot and of box actions are in units of their own, so that in a game
+    with both kinds of agents an accuracy rule or "uniform" is the fairer choice"""
     switch: Switch = "paper"
     """whether the model answers while u < n, or, as in the released code, while u + 1 < n"""
     others: Literal["models", "policies"] = "models"

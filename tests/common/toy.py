@@ -118,17 +118,9 @@ class LinearGame:
     def step(self, act: Tensor) -> tuple[Rows, View]:
         self.spec.check_action(act)
         before = self._view
-        obs = before.obs @ self._drift + act @ self._push
-        reward = torch.stack(
-            [
-                -(obs[:, list(agent.obs)] ** 2).sum(1) - 0.1 * (act[:, where] ** 2).sum(1)
-                for agent, where in zip(self.spec.agents, self.spec.act, strict=True)
-            ],
-            1,
-        )
+        obs, reward, over = self.predict(before.obs, act)
         step = self._clock.clone()
         self._clock += 1
-        over = (obs[:, 0].abs() > self._bound) & self.spec.terminates
         cut = (self._clock >= self._limit) & ~over
         after = View.of(self.spec, obs)
         terminated = over[:, None].expand(-1, self.spec.n)
@@ -137,6 +129,15 @@ class LinearGame:
         self._clock[ended] = 0
         self._view = View.of(self.spec, torch.where(ended[:, None], self._first(), obs))
         return rows, self._view
+
+    def predict(self, obs: Tensor, act: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The next observations `(B, O)`, the rewards `(B, N)`, and whether the episode is over `(B,)`."""
+        after = obs @ self._drift + act @ self._push
+        reward = [
+            -(after[:, list(agent.obs)] ** 2).sum(1) - 0.1 * (act[:, where] ** 2).sum(1)
+            for agent, where in zip(self.spec.agents, self.spec.act, strict=True)
+        ]
+        return after, torch.stack(reward, 1), (after[:, 0].abs() > self._bound) & self.spec.terminates
 
     def state(self) -> dict[str, Any]:
         return {"obs": self._view.obs.clone(), "clock": self._clock.clone(), "rng": self._rng.get_state()}

@@ -78,7 +78,7 @@ class ClockGame(ParallelEnv):  # type: ignore[misc] # PettingZoo ships no types
         told = [agent for agent in AGENTS if agent in before or agent in self.agents]
         return (
             self._observe(told),
-            {agent: paid(agent, self._t) for agent in before},
+            {agent: paid(agent, self._t) for agent in told},
             {agent: agent in done and self._how[agent] == "terminated" for agent in told},
             {agent: agent in done and self._how[agent] == "truncated" for agent in told},
             self._infos(told),

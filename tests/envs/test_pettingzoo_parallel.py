@@ -125,7 +125,15 @@ def test_an_agent_may_join_late() -> None:
     assert [rows.acting[0, 2].item() for rows, _ in played] == [False, False, True, True]
     assert [rows.next_acting[0, 2].item() for rows, _ in played] == [False, True, True, False]
     assert [rows.terminated[0].tolist() for rows, _ in played] == [[False] * 3] * 3 + [[True] * 3]
-    assert [rows.reward[0, 2].item() for rows, _ in played] == [0.0, 0.0, paid("sitter", 3), paid("sitter", 4)]
+    assert [rows.reward[0, 2].item() for rows, _ in played] == [0.0, *(paid("sitter", t) for t in (2, 3, 4))]
+
+
+def test_an_episode_ends_without_those_who_never_came() -> None:
+    lives = dict.fromkeys(AGENTS, 2), {"walker": "terminated", "caller": "terminated"}
+    played = play(from_env(partial(ClockGame, *lives, {"sitter": 9}), acting_varies=True), 3)
+    assert [rows.terminated[0].tolist() for rows, _ in played] == [[False] * 3, [True] * 3, [False] * 3]
+    assert not any(rows.truncated.item() for rows, _ in played)
+    assert [rows.step.item() for rows, _ in played] == [0, 1, 0]
 
 
 @pytest.mark.parametrize("masks", ["observation", "info"])

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from presage.common.game import ALL_AGENTS, AgentSpec, GameSpec, Head, Rows, View
+from presage.common.game import ALL_AGENTS, AgentSpec, GameSpec, Rows, View
 from presage.common.networks import StackedMLP
+from tests.common.toy import box_agent, discrete_agent, generator
 
 Egos = Literal["none", "own", "mixed"]
 """rows that serve everybody, as many rows of each ego, or both"""
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def box_agent(name: str, obs: Sequence[int], width: int) -> AgentSpec:
-    return AgentSpec(
-        name=name, obs=tuple(obs), heads=(Head(kind="box", size=width),), low=(-1.0,) * width, high=(1.0,) * width,
-        shape=(width,),
-    )  # fmt: skip
-
-
-def discrete_agent(name: str, obs: Sequence[int], *sizes: int) -> AgentSpec:
-    return AgentSpec(
-        name=name, obs=tuple(obs), heads=tuple(Head(kind="discrete", size=s) for s in sizes), scalar=len(sizes) == 1
-    )
 
 
 def motley(*, flags: bool = True) -> GameSpec:
@@ -46,7 +29,7 @@ def motley(*, flags: bool = True) -> GameSpec:
 
 
 def random_view(spec: GameSpec, size: int, rng: torch.Generator, dtype: torch.dtype = torch.float32) -> View:
-    """Normal observations; idle agents and illegal entries where the game has them, one entry of a head always legal."""
+    """Normal observations; idle agents and illegal entries where the game has them, each head with a legal one."""
     view = View.of(spec, torch.randn(size, spec.obs_dim, generator=rng, dtype=dtype))
     given: dict[str, Tensor] = {}
     if spec.acting_varies:
@@ -60,9 +43,7 @@ def random_view(spec: GameSpec, size: int, rng: torch.Generator, dtype: torch.dt
     return View.of(spec, view.obs, **given)
 
 
-def random_rows(
-    spec: GameSpec, size: int, seed: int, dtype: torch.dtype = torch.float32, egos: Egos = "none"
-) -> Rows:
+def random_rows(spec: GameSpec, size: int, seed: int, dtype: torch.dtype = torch.float32, egos: Egos = "none") -> Rows:
     """Transitions in which everything is random; with "own" or "mixed" egos the order of rows is random too."""
     rng = generator(seed)
     view, after = (random_view(spec, size, rng, dtype) for _ in range(2))
@@ -78,13 +59,18 @@ def random_rows(
     )  # fmt: skip
 
 
-def rows_that(spec: GameSpec, obs: Tensor, act: Callable[[Tensor], Tensor]) -> Rows:
-    """One-step episodes without reward at `obs (B, O)`, in which everybody acts as `act(obs) (B, A)` says."""
+def one_step_rows(spec: GameSpec, obs: Tensor, act: Tensor) -> Rows:
+    """One-step episodes without reward: at `obs (B, O)` everybody acts, as in `act (B, A)`, and has no future."""
     view = View.of(spec, obs)
     return Rows.of(
-        spec, view, act(obs), torch.zeros(len(obs), spec.n), view, torch.ones(len(obs), spec.n, dtype=torch.bool),
+        spec, view, act, torch.zeros(len(obs), spec.n), view, torch.ones(len(obs), spec.n, dtype=torch.bool),
         torch.zeros(len(obs), dtype=torch.bool), torch.zeros(len(obs)),
     )  # fmt: skip
+
+
+def by_head(agent: AgentSpec, x: Tensor) -> tuple[Tensor, ...]:
+    """The columns of every head of one agent's slice `(B, a)`."""
+    return torch.split(x, [head.size for head in agent.heads], 1)
 
 
 def stack(networks: nn.ModuleList, group: int) -> StackedMLP:

@@ -22,15 +22,14 @@ from presage.common.networks import StackedLinear
 from presage.common.one_batch import OneBatch
 from presage.common.policy import JointPolicy, joint_action_space
 from presage.marl.masac import MASAC, AgentRows, MASACConfig, Teammates
+from tests.common.toy import box_agent, discrete_agent, generator
+from tests.marl.masac_loop import Loop, where
 from tests.marl.sample_games import (
     Egos,
-    box_agent,
-    discrete_agent,
-    generator,
     motley,
+    one_step_rows,
     random_rows,
     random_view,
-    rows_that,
     stack,
 )
 
@@ -130,7 +129,8 @@ def test_one_agent_equals_tianshou_sac_in_double_precision(monkeypatch: pytest.M
         torch.set_default_dtype(previous)
     *body, mean, log_sigma = linears_of(sac.policy.actor)
     head = nn.Linear(16, 6, dtype=torch.float64)
-    head.weight.data, head.bias.data = torch.cat([mean.weight, log_sigma.weight]), torch.cat([mean.bias, log_sigma.bias])
+    head.weight.data = torch.cat([mean.weight, log_sigma.weight])
+    head.bias.data = torch.cat([mean.bias, log_sigma.bias])
     copy_into(ours.policy.actors[0], 0, [*body, head])
     for stacks in (ours.critic, ours.critic_old):
         for index, critic in enumerate((sac.critic, sac.critic2)):
@@ -154,168 +154,15 @@ def test_one_agent_equals_tianshou_sac_in_double_precision(monkeypatch: pytest.M
 # ---------------------------------------------------------------- a loop over agents
 
 
-class Loop:
-    """MASAC's targets and losses agent by agent and choice by choice, with ordinary layers."""
-
-    def __init__(self, learner: MASAC, seed: int) -> None:
-        self.learner, self.spec, self.config = learner, learner.spec, learner.config
-        self.rng = generator(seed)
-        self.actors: dict[int, nn.Sequential] = {}
-        self.critics: dict[int, list[nn.Sequential]] = {}
-        self.old: dict[int, list[nn.Sequential]] = {}
-        self.place: dict[int, tuple[int, int]] = {}
-        for k, group in enumerate(learner.groups):
-            size = len(group.agents)
-            for p, agent in enumerate(group.agents):
-                self.place[agent] = k, p
-                self.actors[agent] = stack(learner.policy.actors, k).member(p)
-                self.critics[agent] = [stack(learner.critic, k).member(m * size + p) for m in range(2)]
-                self.old[agent] = [stack(learner.critic_old, k).member(m * size + p) for m in range(2)]
-
-    def draw(self, size: int) -> dict[int, list[Tensor]]:
-        """The noise of all agents' actions in `size` rows, per head, in the learner's order."""
-        noise: dict[int, list[Tensor]] = {agent: [] for agent in self.actors}
-        for group in self.learner.groups:
-            for head in group.heads:
-                empty = torch.empty(len(group.agents), size, head.size, dtype=torch.float64)
-                drawn = empty.normal_ if head.kind == "box" else empty.exponential_
-                for agent, part in zip(group.agents, drawn(generator=self.rng), strict=True):
-                    noise[agent].append(part)
-        return noise
-
-    def distribution(self, agent: int, view: View) -> list[Tensor]:
-        """Log-probabilities of every head, or the mean and the standard deviation."""
-        numbers = self.actors[agent](view.obs[:, list(self.spec.obs[agent])])
-        if not self.spec.agents[agent].discrete:
-            mean, log_sigma = numbers.chunk(2, 1)
-            return [mean, log_sigma.clamp(-20, 2).exp()]
-        places = [place for owner, _, place in self.spec.heads if owner == agent]
-        parts = numbers.split([head.size for head in self.spec.agents[agent].heads], 1)
-        found = []
-        for part, place in zip(parts, places, strict=True):
-            legal = view.legal[:, place]
-            weight = (part - part.amax(1, keepdim=True)).exp() * legal
-            chance = weight / weight.sum(1, keepdim=True)
-            found.append(torch.where(legal, torch.where(legal, chance, 1.0).log(), -1e9))
-        return found
-
-    def sample(self, agent: int, view: View, noise: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """One action, with the straight-through or the reparametrised gradient, and its (mean) log-probability."""
-        parts = self.distribution(agent, view)
-        if self.spec.agents[agent].discrete:
-            acts = []
-            for log_chance, drawn in zip(parts, noise, strict=True):
-                soft = (log_chance - drawn.log()).softmax(1)
-                hard = nn.functional.one_hot(soft.argmax(1), soft.shape[1])
-                acts.append(hard + soft - soft.detach())
-            return torch.cat(acts, 1), sum_of((log_chance.exp() * log_chance).sum(1) for log_chance in parts)
-        mean, sigma = parts
-        raw = mean + sigma * noise[0]
-        act = raw.tanh()
-        density = torch.distributions.Normal(mean, sigma).log_prob(raw) - (1 - act**2 + 2.0**-23).log()
-        return act, density.sum(1)
-
-    def samples_of(self, view: View) -> Tensor:
-        """All agents' samples at `view`, zeros for idle ones."""
-        noise = self.draw(len(view))
-        acts = [self.sample(j, view, noise[j])[0].detach() * view.acting[:, [j]] for j in range(self.spec.n)]
-        return torch.cat(acts, 1)
-
-    def q(self, agent: int, critic: nn.Sequential, obs: Tensor, act: Tensor) -> Tensor:
-        if self.config.critic == "own":
-            obs, act = obs[:, list(self.spec.obs[agent])], act[:, self.spec.act[agent]]
-        value: Tensor = critic(torch.cat([obs, act], 1)).squeeze(1)
-        return value
-
-    def value(
-        self, agent: int, critics: list[nn.Sequential], view: View, others: Tensor, noise: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """The agent's soft value in its rows, and the log-probability in it."""
-        acts, own = view.acting[:, agent], self.spec.act[agent]
-        act, log_prob = self.sample(agent, view, noise)
-        log_prob = log_prob * acts
-
-        def smaller(mine: Tensor) -> Tensor:
-            joint = others.clone()
-            joint[:, own] = mine * acts[:, None]
-            return torch.minimum(*(self.q(agent, critic, view.obs, joint) for critic in critics))
-
-        if self.spec.agents[agent].discrete and self.config.discrete_gradient == "expectation":
-            parts = self.distribution(agent, view)
-            value = torch.zeros(len(view), dtype=torch.float64)
-            for choice in itertools.product(*(range(part.shape[1]) for part in parts)):
-                eyes = [torch.eye(part.shape[1])[c] for part, c in zip(parts, choice, strict=True)]
-                chance = sum_of(part[:, c] for part, c in zip(parts, choice, strict=True)).exp()
-                value = value + chance * smaller(torch.cat(eyes).expand(len(view), -1).double())
-        else:
-            value = smaller(act)
-        return value - float(self.learner.alpha[agent]) * log_prob, log_prob
-
-    def values(
-        self, critics: dict[int, list[nn.Sequential]], rows: Rows, view: View
-    ) -> list[tuple[Tensor, Tensor, Rows]]:
-        """Per agent: soft values and log-probabilities in its rows, and those rows."""
-        n = self.spec.n
-        lists = [[*where(rows.ego == ALL_AGENTS), *where(rows.ego == agent)] for agent in range(n)]
-        noise = self.draw(len(lists[0]))
-        if self.learner.teammates is None:
-            everybody = self.samples_of(view) if bool((rows.ego != ALL_AGENTS).any()) else None
-        found = []
-        for agent, mine in enumerate(lists):
-            seen = view[mine]
-            if self.learner.teammates is not None:
-                others = self.learner.teammates(seen, torch.full((len(mine),), agent))
-            elif everybody is not None:
-                others = everybody[mine]
-            else:
-                acts = [self.sample(j, seen, noise[j])[0].detach() * seen.acting[:, [j]] for j in range(n)]
-                others = torch.cat(acts, 1)
-            value, log_prob = self.value(agent, critics[agent], seen, others, noise[agent])
-            found.append((value, log_prob, rows[mine]))
-        return found
-
-    def targets(self, rows: Rows) -> Tensor:
-        found = []
-        for agent, (value, _, mine) in enumerate(self.values(self.old, rows, rows.next_view)):
-            future = torch.where(mine.terminated[:, agent], 0.0, value)
-            found.append(mine.reward[:, agent] + self.config.discount * future)
-        return torch.stack(found).detach()
-
-    def critic_losses(self, rows: Rows, targets: Tensor) -> list[Tensor]:
-        found = []
-        for agent, target in enumerate(targets):
-            mine = rows[[*where(rows.ego == ALL_AGENTS), *where(rows.ego == agent)]]
-            errors = [self.q(agent, critic, mine.obs, mine.act) - target for critic in self.critics[agent]]
-            found.append((errors[0] ** 2).mean() + (errors[1] ** 2).mean())
-        return found
-
-    def policy_losses(self, rows: Rows) -> tuple[list[Tensor], list[Tensor]]:
-        losses, entropies = [], []
-        for agent, (value, log_prob, mine) in enumerate(self.values(self.critics, rows, rows.view)):
-            acts = where(mine.acting[:, agent])
-            losses.append(-value[acts].mean())
-            entropies.append(-log_prob[acts].mean().detach())
-        return losses, entropies
-
-
-def where(mask: Tensor) -> list[int]:
-    return [k for k, flag in enumerate(mask.tolist()) if flag]
-
-
-def sum_of(parts: Any) -> Tensor:
-    total: Tensor = sum(parts, torch.zeros(()))
-    return total
-
-
 def scripted_teammates(spec: GameSpec) -> Teammates:
     """Another joint policy for every ego, greedy: what an ego's opponent models would say."""
     models = [JointPolicy(spec, (8,), generator(100 + ego), generator(0)).double() for ego in range(spec.n)]
 
     def speak(view: View, ego: Tensor) -> Tensor:
         acts = torch.zeros(len(view), spec.act_dim, dtype=torch.float64)
-        for number, model in enumerate(models):
+        for number in set(ego.tolist()):
             rows = ego == number
-            acts[rows] = model.step(None, view[rows], None)[1]
+            acts[rows] = models[number].step(None, view[rows], None)[1]
         return acts
 
     return speak
@@ -328,9 +175,9 @@ def built(
         spec, MASACConfig(**({"hidden": (12, 8)} | config)), generator(seed), generator(seed + 1), teammates=teammates
     )
     with torch.no_grad():  # one temperature each, and targets that differ from the critics
-        learner.log_alpha += torch.linspace(-0.5, 0.5, spec.n)
+        learner.log_alpha.add_(torch.linspace(-0.5, 0.5, spec.n))
         for parameter in learner.critic_old.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator(seed + 2))
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator(seed + 2)))
     return learner.to(dtype)
 
 
@@ -369,8 +216,8 @@ def test_targets_losses_and_gradients_equal_a_loop_over_agents(
     losses = learner.critic_loss(seen, used, targets)
     plain = loop.critic_losses(rows, expected)
     torch.testing.assert_close(losses, torch.stack(plain))
-    losses.sum().backward()
-    torch.stack(plain).sum().backward()
+    torch.autograd.backward(losses.sum())
+    torch.autograd.backward(plain)
     assert_gradients(learner.critic, loop, loop.critics)
 
     learner.zero_grad()
@@ -378,27 +225,26 @@ def test_targets_losses_and_gradients_equal_a_loop_over_agents(
     plain, spreads = loop.policy_losses(rows)
     torch.testing.assert_close(losses, torch.stack(plain))
     torch.testing.assert_close(entropies, torch.stack(spreads))
-    losses.sum().backward()
-    torch.stack(plain).sum().backward()
+    torch.autograd.backward(losses.sum())
+    torch.autograd.backward(plain)
     assert_gradients(learner.policy.actors, loop, {agent: [actor] for agent, actor in loop.actors.items()})
     assert all(parameter.grad is None for parameter in learner.critic.parameters())
 
 
 def test_a_policy_loss_by_expectation_is_the_mean_over_samples() -> None:
     spec = motley(flags=False)
-    one = random_rows(spec, 1, seed=5, dtype=torch.float64)
-    many = concatenate([one] * 20_000)
-    found: dict[str, tuple[Tensor, Tensor]] = {}
-    for gradient, rows in (("expectation", one), ("gumbel", many)):
-        learner = built(spec, teammates=scripted_teammates(spec), discrete_gradient=gradient)
-        seen, used = agent_rows(learner, rows)
-        values = learner._soft_values(learner.critic, used, seen.view, seen.ego)[0].detach()
-        found[gradient] = values.mean(1), values.std(1) / math.sqrt(len(rows))
-    for agent, exact in enumerate(found["expectation"][0]):
-        if spec.agents[agent].discrete:
-            mean, error = (float(part[agent]) for part in found["gumbel"])
-            assert error > 1e-5
-            assert mean == pytest.approx(float(exact), abs=4 * error)
+    rows = random_rows(spec, 1, seed=5, dtype=torch.float64)
+    exact, sampled = (
+        built(spec, teammates=scripted_teammates(spec), discrete_gradient=gradient)
+        for gradient in ("expectation", "gumbel")
+    )
+    losses = exact.policy_loss(*agent_rows(exact, rows))[0]
+    seen, used = agent_rows(sampled, concatenate([rows] * 20_000))
+    values = sampled._soft_values(sampled.critic, used, seen.view, seen.ego)[0].detach()
+    for agent in (agent for agent in range(spec.n) if spec.agents[agent].discrete):
+        error = float(values[agent].std()) / math.sqrt(20_000)
+        assert error > 1e-5
+        assert float(values[agent].mean()) == pytest.approx(-float(losses[agent].detach()), abs=4 * error)
 
 
 # ---------------------------------------------------------------- flags
@@ -580,37 +426,167 @@ def test_targets_follow_the_critics_at_their_rate_and_pace() -> None:
             torch.testing.assert_close(now, expected)
 
 
-def bandit(rewards: Tensor, rows: int = 32) -> Rows:
+def bandit(rewards: Tensor, copies: int = 8) -> Rows:
     """One-step episodes of one agent whose every action is tried equally often."""
-    spec = GameSpec(name="bandit", agents=(discrete_agent("a", (0,), len(rewards)),), obs_dim=1, terminates=True)
-    acts = torch.eye(len(rewards)).repeat(rows, 1)
-    found = rows_that(spec, torch.ones(len(acts), 1), lambda _: acts)
-    return found.with_(reward=(acts @ rewards)[:, None])
+    acts = torch.eye(len(rewards)).repeat(copies, 1)
+    rows = one_step_rows(bandit_spec(len(rewards)), torch.ones(len(acts), 1), acts)
+    return rows.with_(reward=(acts @ rewards)[:, None])
+
+
+def bandit_spec(actions: int) -> GameSpec:
+    return GameSpec(name="bandit", agents=(discrete_agent("a", (0,), actions),), obs_dim=1, terminates=True)
 
 
 def bandit_learner(**config: Any) -> MASAC:
-    spec = GameSpec(name="bandit", agents=(discrete_agent("a", (0,), 5),), obs_dim=1, terminates=True)
-    return MASAC(spec, MASACConfig(**({"hidden": (16,)} | config)), generator(0), generator(1))
+    return MASAC(bandit_spec(5), MASACConfig(**({"hidden": (16,)} | config)), generator(0), generator(1))
+
+
+def chances(learner: MASAC) -> Tensor:
+    return learner.policy.parameters_of(View.of(learner.spec, torch.ones(1, 1)))[0].detach().flatten().softmax(0)
 
 
 def test_the_released_entropy_target_lets_the_temperature_fall() -> None:
-    learner = bandit_learner(learning_rate=0.01, initial_temperature=1.0, entropy_target="width")
+    learner = bandit_learner(
+        learning_rate=0.01, initial_temperature=1.0, entropy_target="width", discrete_gradient="expectation"
+    )
     assert learner.target_entropy.tolist() == [-5.0]
-    rows = bandit(torch.linspace(0, 1, 5))
     found = {}
     for update in range(1, 501):
-        improve(learner, rows)
+        improve(learner, bandit(torch.zeros(5)))
         found[update] = float(learner.alpha[0])
-    assert [found[k] for k in (100, 300, 500)] == pytest.approx([0.368, 0.0498, 0.00674], rel=0.02)
+    assert [found[k] for k in (100, 300, 500)] == pytest.approx([math.exp(-k) for k in (1, 3, 5)], rel=0.02)
+
+
+def test_a_learned_temperature_brings_the_entropy_to_its_target() -> None:
+    rewards = torch.linspace(0, 1, 5)
+
+    def entropy(chance: Tensor) -> float:
+        return -float((chance * chance.log()).sum())
+
+    low, high = 1e-3, 10.0  # the soft-optimal policy softmax(r / alpha) has half the maximum entropy at one alpha
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if entropy((rewards / middle).softmax(0)) < 0.5 * math.log(5) else (low, middle)
+    learner = bandit_learner(learning_rate=0.02, discrete_entropy_share=0.5, discrete_gradient="expectation")
+    for _ in range(300):
+        improve(learner, bandit(rewards))
+    assert float(learner.metrics["entropy"][0]) == pytest.approx(0.5 * math.log(5), rel=0.02)
+    assert float(learner.alpha[0]) == pytest.approx(low, rel=0.05)
+    torch.testing.assert_close(chances(learner), (rewards / low).softmax(0), rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("gradient", ["gumbel", "expectation"])
-def test_the_entropy_reaches_its_target_with_equal_rewards(gradient: Gradient) -> None:
-    learner = bandit_learner(learning_rate=0.01, discrete_entropy_share=0.5, discrete_gradient=gradient)
-    rows = bandit(torch.zeros(5))
-    entropies = []
-    for _ in range(1000):
+def test_entropy_alone_makes_the_policy_uniform(gradient: Gradient) -> None:
+    learner = bandit_learner(learning_rate=0.03, temperature=1.0, discrete_gradient=gradient)
+    with torch.no_grad():
+        layers(learner.policy.actors[0])[-1].bias[0, 0, 0] += 4
+    assert float(chances(learner)[0]) > 0.9
+    for _ in range(80):
+        improve(learner, bandit(torch.zeros(5)))
+    torch.testing.assert_close(chances(learner), torch.full((5,), 0.2), rtol=0, atol=0.05)
+
+
+# ---------------------------------------------------------------- learning
+
+
+@pytest.mark.parametrize("gradient", ["gumbel", "expectation"])
+def test_two_agents_find_the_best_cell_of_a_matrix_game(gradient: Gradient) -> None:
+    payoff = torch.tensor([[3.0, 0.0, 1.0], [0.0, 2.0, 1.0], [6.0, 1.0, 4.0]])
+    agents = (discrete_agent("row", (0,), 3), discrete_agent("column", (0,), 3))
+    spec = GameSpec(name="matrix", agents=agents, obs_dim=1, terminates=True)
+    cells = torch.tensor(list(itertools.product(range(3), range(3)))).repeat(8, 1)
+    acts = torch.cat([torch.eye(3)[cells[:, agent]] for agent in range(2)], 1)
+    rows = one_step_rows(spec, torch.ones(len(acts), 1), acts)
+    rows = rows.with_(reward=payoff[cells[:, 0], cells[:, 1]][:, None].expand(-1, 2))
+    config = MASACConfig(hidden=(32,), learning_rate=0.02, discrete_gradient=gradient, temperature=0.1)
+    learner = MASAC(spec, config, generator(0), generator(1))
+    for _ in range(150):
         improve(learner, rows)
-        entropies.append(float(learner.metrics["entropy"][0]))
-    print(entropies[::50], float(learner.alpha[0]))
-    assert sum(entropies[-300:]) / 300 == pytest.approx(0.5 * math.log(5), rel=0.1)
+    greedy = learner.policy.step(None, View.of(spec, torch.ones(1, 1)), None)[1]
+    assert greedy.tolist() == [[0, 0, 1, 1, 0, 0]]
+    loop = Loop(learner, seed=0)
+    for agent, critic in itertools.product(range(2), range(2)):
+        torch.testing.assert_close(
+            loop.q(agent, loop.critics[agent][critic], rows.obs, rows.act), rows.reward[:, 0], rtol=0, atol=0.3
+        )
+
+
+def test_two_agents_find_the_optimum_of_a_quadratic() -> None:
+    spec = GameSpec(name="bowl", agents=(box_agent("a", (0,), 1), box_agent("b", (1,), 1)), obs_dim=2, terminates=True)
+    config = MASACConfig(hidden=(32, 32), learning_rate=0.01, temperature=0.005)
+    learner = MASAC(spec, config, generator(1), generator(2))
+    rng = generator(3)
+
+    def best(obs: Tensor) -> Tensor:
+        return obs * torch.tensor([0.6, -0.4])
+
+    for _ in range(250):
+        obs, act = (torch.rand(2, 128, 2, generator=rng) * 2 - 1).unbind()
+        off = act - best(obs)  # the reward couples the agents: x^2 + x y + y^2
+        reward = -off.square().sum(1) - off.prod(1)
+        improve(learner, one_step_rows(spec, obs, act).with_(reward=reward[:, None].expand(-1, 2)))
+    probe = torch.rand(200, 2, generator=rng) * 2 - 1
+    found = learner.policy.step(None, View.of(spec, probe), None)[1]
+    assert float((found - best(probe)).abs().mean()) < 0.06
+    assert float((found - best(probe)).abs().max()) < 0.25
+
+
+# ---------------------------------------------------------------- repeatability
+
+
+def trained(steps: Sequence[int], learner: MASAC) -> MASAC:
+    for step in steps:
+        improve(learner, random_rows(learner.spec, 30, seed=step, dtype=torch.float64, egos="mixed"))
+    return learner
+
+
+def test_the_same_seed_gives_the_same_parameters() -> None:
+    first, again, other = (trained(range(4), built(motley(), seed=seed)) for seed in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(parameters(first), parameters(again), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(parameters(first), parameters(other), strict=True))
+
+
+def test_a_restored_learner_goes_on_bit_for_bit() -> None:
+    def fresh(seed: int) -> MASAC:
+        return built(motley(), seed, scripted_teammates(motley()), target_every=2)
+
+    whole = trained(range(3), fresh(0))
+    saved = learner_state(whole)
+    resumed = fresh(5)
+    restore_learner(resumed, saved)
+    trained(range(3, 6), whole)
+    trained(range(3, 6), resumed)
+    assert all(torch.equal(a, b) for a, b in zip(parameters(whole), parameters(resumed), strict=True))
+    assert all(torch.equal(whole.metrics[name], value) for name, value in resumed.metrics.items())
+    probe = random_view(whole.spec, 20, generator(0), torch.float64)
+    answers = [learner.policy.step(None, probe, learner.rng)[1] for learner in (whole, resumed)]
+    assert torch.equal(*answers)
+
+
+# ---------------------------------------------------------------- configuration
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: MASACConfig(discount=1.1), "discount=1.1"),
+        (lambda: MASACConfig(target_rate=0.0), "target_rate=0.0"),
+        (lambda: MASACConfig(target_every=0), "target_every=0"),
+        (lambda: MASACConfig(learning_rate=-1.0), "learning_rate=-1.0"),
+        (lambda: MASACConfig(initial_temperature=0.0), "initial_temperature=0.0"),
+        (lambda: MASACConfig(temperature=-0.1), "temperature=-0.1"),
+        (lambda: MASACConfig(discrete_entropy_share=1.0), "discrete_entropy_share=1.0"),
+    ],
+)
+def test_contradictions_are_named(build: Callable[[], MASACConfig], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_entropy_targets_by_agent() -> None:
+    agents = motley().agents
+    share = MASACConfig(discrete_entropy_share=0.5)
+    assert [share.target_of(agent) for agent in agents] == pytest.approx(
+        [0.5 * math.log(4), -2, 0.5 * math.log(4), 0.5 * math.log(6)]
+    )
+    assert [MASACConfig(entropy_target="width").target_of(agent) for agent in agents] == [-4, -2, -4, -5]

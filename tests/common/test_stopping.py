@@ -1,0 +1,40 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from presage.common.stopping import stoppable
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_handlers_come_back(number: signal.Signals) -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    with stoppable() as stop:
+        assert not stop.asked
+        os.kill(os.getpid(), number)
+        assert stop.asked
+        assert stop.signal == number
+        # a second one would do what it always did
+        assert {each: signal.getsignal(each) for each in before} == before
+    assert {each: signal.getsignal(each) for each in before} == before
+
+
+def test_a_second_interrupt_interrupts() -> None:
+    with stoppable():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_another_thread_is_never_asked() -> None:
+    found = []
+
+    def work() -> None:
+        with stoppable() as stop:
+            found.append(stop.asked)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [False]
