@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.claims import Aim, write
+from presage.common import plugins
 from presage.common.curves import SeedCurves, gap_closed, steps_ratio, steps_to
 from presage.common.evaluate import RandomActor, evaluate
 from presage.common.metrics import METRICS_FILE, QUERIES, read_metrics
@@ -45,6 +46,31 @@ SHARE = 0.6
 
 Curve = dict[str, Any]
 """one finished run: env_steps, returns, queries, lengths, seconds"""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The finished runs of a benchmark, in a file of the repository: a run is never made twice, in any clone."""
+
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return ROOT / "benchmarks" / "results" / "curves" / f"{self.name}.json"
+
+    def read(self) -> dict[str, Curve]:
+        """Finished runs by key."""
+        found: dict[str, Curve] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        return found
+
+    def keep(self, key: str, curve: Curve) -> None:
+        """Add one finished run."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted((self.read() | {key: curve}).items())]
+        draft = self.path.with_suffix(".draft")
+        draft.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        draft.replace(self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,26 +95,14 @@ class Study:
     """what was tried and found"""
 
     @property
-    def kept(self) -> Path:
+    def kept(self) -> Curves:
         """The curves of finished runs."""
-        return ROOT / "benchmarks" / "results" / "curves" / f"{self.name}.json"
-
-    def read(self) -> dict[str, Curve]:
-        """Finished runs by key."""
-        return json.loads(self.kept.read_text()) if self.kept.exists() else {}
-
-    def keep(self, key: str, curve: Curve) -> None:
-        """Add one finished run."""
-        self.kept.parent.mkdir(parents=True, exist_ok=True)
-        lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted((self.read() | {key: curve}).items())]
-        draft = self.kept.with_suffix(".draft")
-        draft.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-        draft.replace(self.kept)
+        return Curves(self.name)
 
     def levels(self, episodes_seed: int) -> tuple[float, float]:
         """Returns of the random policy and of the scripted reference on the evaluation's episodes."""
         key = f"levels/{episodes_seed}"
-        if key not in self.read():
+        if key not in self.kept.read():
             scenario = self.arms["AORPO"]
             parts = Parts.of(scenario)
             game = parts.evaluation_game(scenario.game, 256)
@@ -97,14 +111,44 @@ class Study:
             if parts.reference is None:
                 raise ValueError(f"{scenario.name} names no scripted reference to measure the gap against")
             scripted = parts.reference(game.spec, scenario.game.options)
-            self.keep(key, {"random": random, "reference": evaluate(game, scripted, 256, episodes_seed).mean_return})
-        found = self.read()[key]
+            self.kept.keep(
+                key, {"random": random, "reference": evaluate(game, scripted, 256, episodes_seed).mean_return}
+            )
+        found = self.kept.read()[key]
         return found["random"], found["reference"]
 
     def threshold(self, episodes_seed: int) -> float:
         """The return at which `SHARE` of the gap is closed."""
         random, reference = self.levels(episodes_seed)
         return random + SHARE * (reference - random)
+
+
+def study(name: str, task: str, steps: int, baseline_steps: int, sweep_updates: int, notes: str = "") -> Study:
+    """AORPO, its baselines, its limit and its ablations on one task.
+
+    Args:
+        name: of the claims file. task: what the scenarios' names begin with. steps, baseline_steps: env steps of the
+            model-based and of the model-free arms. sweep_updates: most updates of a run of the sweep.
+    """
+    scenarios = {
+        label: plugins.load("scenario", f"{task}_{method}")
+        for label, method in (("AORPO", "aorpo"), ("MASAC", "masac"), ("independent SAC", "isac"),
+                              ("perfect model", "aorpo_perfect"))
+    }  # fmt: skip
+    aorpo = scenarios["AORPO"]
+    for label, rule in (("ask always", "ask_always"), ("uniform", "uniform")):
+        scenarios[label] = replace(aorpo, method=replace(aorpo.method, rule=rule))
+    free = ("MASAC", "independent SAC")
+    return Study(
+        name=name, arms=scenarios, steps={arm: baseline_steps if arm in free else steps for arm in scenarios},
+        sweep_updates=sweep_updates, evaluate_every=1_000, borrowed={"ask always": "AORPO", "uniform": "AORPO"},
+        aims={
+            "steps_ratio_to_masac": Aim(op="<=", value=0.45), "gap_closed": Aim(op=">=", value=SHARE),
+            "steps_ratio_to_perfect_model": Aim(op="<=", value=1.25),
+            "queries_ratio_to_ask_always": Aim(op="<=", value=0.5),
+        },
+        notes=notes,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,30 +190,7 @@ class Job:
         scenario = self.scenario()
         path = ROOT / "runs" / "benchmarks" / self.study.name / self.key.replace("/", "_").replace(" ", "_")
         enough = self.study.threshold(TUNING_EPISODES) if self.tuning else float("inf")
-        if path.exists() and RunFolder(path).newest() is None:
-            shutil.rmtree(path)
-        run = RunFolder(path) if path.exists() else RunFolder.create(path, scenario)
-        training = _Watched(scenario, Parts.of(scenario))
-        training.enough = enough
-        tree = run.newest()
-        if tree is not None:
-            training.restore(tree, run)
-        started = time.perf_counter()
-        with run.locked():
-            stopped = training.run(run)
-        training.close()
-        if stopped is not None:
-            raise KeyboardInterrupt
-        records = read_metrics(path / METRICS_FILE)
-        names = [f"opponent/{agent}/length" for agent in training.spec.names]
-        lengths = [[record.get(name) for name in names] for record in records]
-        return {
-            "env_steps": [record["env_steps"] for record in records],
-            "returns": [round(float(np.mean(episodes["return"])), 4) for _, episodes in training.history],
-            "queries": [record.get(QUERIES, 0) for record in records],
-            "lengths": lengths if any(value is not None for row in lengths for value in row) else None,
-            "seconds": round(time.perf_counter() - started, 1),
-        }
+        return train_curve(scenario, path, enough)
 
 
 class _Watched(Training):
@@ -183,17 +204,45 @@ class _Watched(Training):
         return super().finished or (len(last) == 2 and min(last) >= self.enough)
 
 
+def train_curve(scenario: Scenario[Any], path: Path, enough: float = float("inf")) -> Curve:
+    """Run a scenario in `path`, or go on with it there, to its end or to two evaluations in a row of `enough`."""
+    if path.exists() and RunFolder(path).newest() is None:
+        shutil.rmtree(path)
+    run = RunFolder(path) if path.exists() else RunFolder.create(path, scenario)
+    training = _Watched(scenario, Parts.of(scenario))
+    training.enough = enough
+    tree = run.newest()
+    if tree is not None:
+        training.restore(tree, run)
+    started = time.perf_counter()
+    with run.locked():
+        stopped = training.run(run)
+    training.close()
+    if stopped is not None:
+        raise KeyboardInterrupt
+    records = read_metrics(path / METRICS_FILE)
+    names = [f"opponent/{agent}/rollout_len" for agent in training.spec.names]
+    lengths = [[record.get(name) for name in names] for record in records]
+    return {
+        "env_steps": [record["env_steps"] for record in records],
+        "returns": [round(float(np.mean(episodes["return"])), 4) for _, episodes in training.history],
+        "queries": [record.get(QUERIES, 0) for record in records],
+        "lengths": lengths if any(value is not None for row in lengths for value in row) else None,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
 def best_ratio(study: Study, arm: str) -> float | None:
     """The ratio with fewest env steps to the threshold on the tuning seeds, None while the sweep is not complete."""
     arm = study.borrowed.get(arm, arm)
-    done, threshold = study.read(), study.threshold(TUNING_EPISODES)
+    done, threshold = study.kept.read(), study.threshold(TUNING_EPISODES)
     scores = {}
     for ratio in RATIOS:
-        runs = [done.get(Job(study=study, arm=arm, ratio=ratio, seed=s, tuning=True).key) for s in TUNING_SEEDS]
-        if None in runs:
+        keys = [Job(study=study, arm=arm, ratio=ratio, seed=s, tuning=True).key for s in TUNING_SEEDS]
+        if not done.keys() >= set(keys):
             return None
         found = []
-        for curve in runs:
+        for curve in (done[key] for key in keys):
             good = np.asarray(curve["returns"]) >= threshold
             stays = np.flatnonzero(good[:-1] & good[1:])
             reached = curve["env_steps"][stays[0]] if len(stays) else float("inf")
@@ -204,7 +253,7 @@ def best_ratio(study: Study, arm: str) -> float | None:
 
 def open_jobs(study: Study, arms: Sequence[str]) -> list[Job]:
     """What is left to run and can be run by now: cheap runs of the sweep first, then the measured ones."""
-    done = study.read()
+    done = study.kept.read()
     jobs = [
         Job(study=study, arm=arm, ratio=ratio, seed=seed, tuning=True)
         for ratio in RATIOS for arm in arms if arm not in study.borrowed for seed in TUNING_SEEDS
@@ -237,7 +286,7 @@ def run(study: Study, arms: Sequence[str], processes: int, hours: float) -> None
                 running[job.key] = pool.apply_async(_work, (job,))
             for key in [key for key, result in running.items() if result.ready()]:
                 _, curve = running.pop(key).get()
-                study.keep(key, curve)
+                study.kept.keep(key, curve)
                 print(f"done   {key}: {curve['returns'][-1]} in {curve['seconds']} s", flush=True)
             if not running and not open_jobs(study, arms):
                 return
@@ -246,7 +295,7 @@ def run(study: Study, arms: Sequence[str], processes: int, hours: float) -> None
 
 def report(study: Study) -> None:
     """Figures and the curve's picture from the measured runs that are there."""
-    done, rng = study.read(), np.random.default_rng(0)
+    done, rng = study.kept.read(), np.random.default_rng(0)
     random, reference = study.levels(EPISODES)
     threshold = random + SHARE * (reference - random)
     curves: dict[str, SeedCurves] = {}

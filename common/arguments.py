@@ -48,8 +48,8 @@ def _sentence(box: str) -> str:
             sections.append([])
         elif text:
             sections[-1].append(text)
-    _, body, *others = [*sections, []]  # what stands above the first rule is a title
-    found = " ".join(body).rstrip(".").removeprefix("Error parsing scenario.")
+    body, others = sections[1:2], sections[2:]  # what stands above the first rule is a title
+    found = " ".join(text for section in body for text in section).rstrip(".").removeprefix("Error parsing scenario.")
     close = [text.split()[0] for section in others for text in section if text.startswith("--")]
     if "Perhaps you meant" in box and close:
         found += f"; did you mean {' or '.join(dict.fromkeys(close))}?"

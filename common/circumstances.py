@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +33,7 @@ class Circumstances:
     copies: int
     """of the game"""
     versions: Mapping[str, str]
-    """of Python and of what the numbers depend on, as far as installed"""
+    """of Python, of presage's source, and of the packages that the numbers depend on, as far as installed"""
 
     @classmethod
     def here(cls, device: torch.device, copies: int) -> Circumstances:
@@ -75,11 +78,27 @@ class Circumstances:
 
 @cache
 def installed(packages: tuple[str, ...]) -> Mapping[str, str]:
-    """Versions of Python and of those packages that are installed."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of those packages that are installed; `source` stands for presage's own code."""
+    found = {"python": platform.python_version(), "source": digest(source_folders())}
     for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
     return found
+
+
+def source_folders() -> list[Path]:
+    """Where presage's packages lie."""
+    specs = (find_spec(f"presage.{name}") for name in ("common", "envs", "marl", "gcrl"))
+    return [Path(folder) for spec in specs if spec is not None for folder in spec.submodule_search_locations or ()]
+
+
+def digest(folders: Iterable[Path]) -> str:
+    """Twelve letters that change whenever a Python file in `folders` does: versions do not tell of edits."""
+    found = sha256()
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            found.update(f"{folder.name}/{path.relative_to(folder).as_posix()}\0".encode())
+            found.update(sha256(path.read_bytes()).digest())
+    return found.hexdigest()[:12]

@@ -14,7 +14,7 @@ from presage.common.evaluate import Evaluation, RandomActor, evaluate, record
 from presage.common.game import Actor, GameError
 from presage.common.marl_eval import EVALUATION_FILE, RANDOM, REFERENCE, write_evaluations
 from presage.common.report import PICTURE_FILE, report
-from presage.common.run_folder import RunFolder
+from presage.common.run_folder import RunError, RunFolder
 from presage.common.training import Training
 
 ABSOLUTE_SHARE = 10
@@ -24,12 +24,19 @@ _log = logging.getLogger(__name__)
 
 
 def conclude(training: Training, folder: RunFolder) -> str:
-    """Write `evaluation.json` with all levels, the recorded episode and the report; returns the report's table."""
+    """Write `evaluation.json` with all levels, the recorded episode and the report; returns the report's table.
+
+    Raises:
+        RunError: the report cannot be made of what was measured.
+    """
     results = [training.result(best_again(training).per_episode())]
     results += [training.level(name, found) for name, found in levels(training).items()]
     write_evaluations(folder.path / EVALUATION_FILE, results)
     record_episode(training, folder.report / PICTURE_FILE)
-    report([folder.path], folder.report)
+    try:
+        report([folder.path], folder.report)
+    except ValueError as error:  # such as returns that are not finite
+        raise RunError(f"the run in {folder.path} is done, but its report cannot be made: {error}") from error
     return (folder.report / "table.txt").read_text(encoding="utf-8")
 
 

@@ -17,6 +17,7 @@ from tianshou.data import ReplayBuffer
 from tianshou.utils.torch_utils import policy_within_training_step
 from torch import Tensor
 
+from presage.common.answers import Answer
 from presage.common.game import ALL_AGENTS, Actor, GameSpec, Kernel, Rows, View, concatenate
 from presage.common.ledger import Ledger
 from presage.common.one_batch import OneBatch
@@ -159,6 +160,8 @@ class Dyna(OffPolicyAlgorithm[Policy]):
         )
         self.env_steps = 0
         self.updates = 0
+        self.horizon = config.horizon.start
+        """imagined steps of the latest branches"""
         self.debt = 0.0
         """updates owed: a fraction that has not made up a whole one yet"""
         self.next_fit = self.next_rollout = config.warmup_steps
@@ -227,7 +230,7 @@ class Dyna(OffPolicyAlgorithm[Policy]):
         if self.world is None or self.imagined is None:
             return
         self._begin("rollout")
-        horizon = self.config.horizon.at(self.env_steps // self.config.epoch_steps)
+        horizon = self.horizon = self.config.horizon.at(self.env_steps // self.config.epoch_steps, self.horizon)
         egos, starts = self.imagined.lanes, self.config.rollout_starts
         index = replay.sample(egos * starts, self.imagine_rng)
         window = replay.window(index, self.spec.frames)
@@ -237,6 +240,9 @@ class Dyna(OffPolicyAlgorithm[Policy]):
         else:
             ego = torch.arange(egos, device=self.device).repeat_interleave(starts)
             table = self.opponents.table(horizon)
+            modelled = (table == Answer.MODEL.value).sum((0, 2)) / max(egos - 1, 1)  # mean over the egos that model it
+            names = zip(self.spec.names, modelled.tolist(), strict=True)
+            self.metrics |= {f"opponent/{name}/rollout_len": steps for name, steps in names}
         imagined = self.imagined
 
         def store(rows: Rows) -> None:

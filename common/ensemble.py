@@ -7,6 +7,7 @@ Shape suffixes: M networks in the stack, laid out as (owner, member); B batch, C
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -90,6 +91,9 @@ class GaussianStack(nn.Module):
         if linear_skip and columns:
             self.skip = StackedLinear(stack, inputs, columns, rng, "truncated_normal").requires_grad_(False)
             nn.init.zeros_(self.head.weight[..., :columns].data)
+        if normalise_targets and log_variance[1] > 0:  # start at a log-variance of 0: the noise of one unit
+            raw = log_variance[1] - math.log(math.expm1(log_variance[1]))
+            nn.init.constant_(self.head.bias[..., columns : 2 * columns].data, raw)
         self.lower = nn.Parameter(torch.full((stack, 1, columns), log_variance[0]), requires_grad=learned_bounds)
         self.upper = nn.Parameter(torch.full((stack, 1, columns), log_variance[1]), requires_grad=learned_bounds)
         for name in STATISTICS:
@@ -212,17 +216,29 @@ def bounded(raw: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     return lower + nn.functional.softplus(below - lower)
 
 
-def gaussian_nll(mean: Tensor, log_variance: Tensor, target: Tensor, weight: Tensor, beta: float = 0.0) -> Tensor:
+def gaussian_nll(mean: Tensor, log_variance: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """`(mean - target)^2 exp(-v) + v` averaged over rows and weighted columns, per network `(M,)`.
 
-    Twice the negative log-likelihood up to a constant (MBPO, Janner et al. 2019; no 1/2, no log 2 pi). With `beta`
-    every term is multiplied by `exp(beta v)`, without a gradient through it (Seitzer et al. 2022): with 1 the mean is
-    fitted like least squares, so that rows which are hard to predict are not given up as noise.
+    Twice the negative log-likelihood up to a constant (MBPO, Janner et al. 2019; no 1/2, no log 2 pi).
 
     Args:
-        mean, log_variance, target: `(M, B, C)`. weight: `(M, 1, C)`, 0 for columns left out. beta: in [0, 1].
+        mean, log_variance, target: `(M, B, C)`. weight: `(M, 1, C)`, 0 for columns left out.
     """
     each = (mean - target).square() * (-log_variance).exp() + log_variance
-    if beta:
-        each = each * (beta * log_variance.detach()).exp()
+    return _mean(each, weight)
+
+
+def least_squares(mean: Tensor, log_variance: Tensor, target: Tensor, weight: Tensor, variance_weight: float) -> Tensor:
+    """Squared error of the means plus, with a small weight, the likelihood of the variances given the means.
+
+    The likelihood alone gives up on rows that are hard to predict: it calls them noise, and then they hardly count
+    (Seitzer et al. 2022; Stirn et al. 2023). Arguments and result as for `gaussian_nll`.
+    """
+    error = (mean - target).square()
+    doubt = error.detach() * (-log_variance).exp() + log_variance
+    return _mean(error + variance_weight * doubt, weight)
+
+
+def _mean(each: Tensor, weight: Tensor) -> Tensor:
+    """Mean over rows and weighted columns of `(M, B, C)`."""
     return (each.mean(1) * weight[:, 0]).sum(-1) / weight.sum((1, 2)).clamp(min=1.0)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from presage.common.dynamics import DynamicsEnsemble, Regression
-from presage.common.ensemble import GaussianStack, gaussian_nll
+from presage.common.ensemble import GaussianStack, gaussian_nll, least_squares
 from presage.common.game import Rows, Window
 from presage.common.holdout import Numbered, Split
 from presage.common.linear_path import solve_linear_path
@@ -37,11 +37,12 @@ class FitConfig:
     weight_decay: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
     """L2 in the loss (0.5 * decay * sum of squares) on weights, from the input layer to the head; stretched over
     networks of another depth, so that one entry serves every layer"""
-    beta: float = 1.0
-    """how far rows that are hard to predict keep their weight in the fit of the means: 0 is plain likelihood, 1 least
-    squares (Seitzer et al. 2022); in [0, 1]"""
+    loss: Literal["least_squares", "likelihood"] = "least_squares"
+    """what fits the means: squared errors, or, as in the papers, the likelihood"""
+    variance_weight: float = 0.01
+    """with loss="least_squares", weight of the likelihood that fits the variances; > 0"""
     bound_penalty: float = 0.01
-    """weight of sum(upper - lower) of learned variance bounds in the loss"""
+    """weight of sum(upper - lower) of learned variance bounds, relative to the likelihood of the variances"""
     gradient_clip: float | None = None
     """largest gradient norm of one member; None leaves gradients alone"""
     holdout: float = 0.2
@@ -61,10 +62,11 @@ class FitConfig:
     min_improvement: float = 0.01
     """what counts as improved: relative for score="error", nats per column for score="likelihood\""""
     score: Literal["error", "likelihood"] = "error"
-    """what is compared on held-out rows: the mean squared error in standardised units, or the NLL; plus the flags'
-    cross-entropy in both"""
-    calibrate: bool = True
-    """multiply the predicted standard deviation of every column by the factor that makes it right on held-out rows"""
+    """what is compared on held-out rows: mean squared errors over the variances of the targets, or, where the noise
+    itself matters, the NLL; plus the flags' cross-entropy in both"""
+    calibrate: bool = False
+    """multiply the predicted standard deviation of every column by the factor that makes it right on held-out rows: for
+    penalties on uncertainty; where a few rows carry most of the error, the others get more noise than they need"""
     max_updates: int = 5000
     """updates of each network per fit at most; >= 1"""
     keep_optimiser: bool = True
@@ -77,8 +79,8 @@ class FitConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be >= 1")
         if not 0 < self.holdout < 1:
             raise ValueError(f"holdout={self.holdout} must be a share in (0, 1)")
-        if not 0 <= self.beta <= 1:
-            raise ValueError(f"beta={self.beta} must lie in [0, 1]")
+        if not self.variance_weight > 0:
+            raise ValueError(f"variance_weight={self.variance_weight} must be > 0")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be > 0")
         if not self.weight_decay or min(self.weight_decay) < 0:
@@ -103,7 +105,8 @@ class NetworkReport:
     rmse: dict[str, float] = field(default_factory=dict)
     """per group of columns, in raw units: root mean square over its columns and the elites"""
     nll: dict[str, float] = field(default_factory=dict)
-    """per group: nats per column that varies, in standardised units, mean over the elites; cross-entropy for flags"""
+    """per group: nats per column that varies, in units of its standard deviation; cross-entropy for flags; mean over
+    the elites"""
     explained: dict[str, float] = field(default_factory=dict)
     """per group: 1 - error / variance, mean over the columns that vary and the elites"""
 
@@ -131,9 +134,8 @@ class EnsembleFitter:
     """Fits a `DynamicsEnsemble` by maximum likelihood, again and again on growing data (MBPO, Janner et al. 2019).
 
     Weights carry over from fit to fit. Every member of every network returns to its own best held-out score, the
-    weights it came with included. Which rows are held out, and which of the others a member trains on, depends on a
-    row's number alone, so that rows held out by one fit are not training rows of an earlier one, and members keep
-    their own view of the data as it grows.
+    weights it came with included. Which rows are held out, and which of the others a member trains on, follows from a
+    row's place in the history alone, so that both stay what they are as the data grow (see `holdout`).
     """
 
     def __init__(self, ensemble: DynamicsEnsemble, config: FitConfig, rng: torch.Generator) -> None:
@@ -218,7 +220,7 @@ class EnsembleFitter:
                 at = next(batches)
                 drawn = table.index_select(0, at.flatten()).view(*at.shape, -1)
                 x, y = torch.split(drawn, [inputs.shape[1], targets.shape[1]], -1)
-                loss = network_loss(network, x, y, config.bound_penalty, config.beta)
+                loss = network_loss(network, x, y, config)
                 optimiser.zero_grad()
                 torch.autograd.backward(loss.sum())
                 if config.gradient_clip is not None:
@@ -283,7 +285,7 @@ class HeldOut(NamedTuple):
     error: Tensor
     """(M, C) squared error over the variance of the target"""
     nll: Tensor
-    """(M, C) nats in standardised units, by the networks' own variances"""
+    """(M, C) nats by the networks' own variances, in units of the target's standard deviation"""
     surprise: Tensor
     """(M, C) squared error over the networks' own variances; 1 where these are right"""
     flags: Tensor
@@ -314,11 +316,12 @@ def held_out(network: GaussianStack, table: Tensor, inputs: int, rows: Tensor, w
     count = weights.sum(1, keepdim=True)
     error, nll, surprise, cross = (total / count for total in sums)
     spread = torch.where(live[:, 0] > 0, network.spread[:, 0], 1.0)
-    return HeldOut(error * (network.target_scale[:, 0] / spread).square(), nll, surprise, cross, live[:, 0])
+    unit = torch.where(live[:, 0] > 0, network.target_scale[:, 0], 1.0) / spread
+    return HeldOut(error * unit.square(), nll + unit.log(), surprise, cross, live[:, 0])
 
 
-def network_loss(network: GaussianStack, inputs: Tensor, targets: Tensor, bound_penalty: float, beta: float) -> Tensor:
-    """Loss of every network `(M,)` on its own rows: Gaussian NLL of the columns, cross-entropy of the flags, bounds.
+def network_loss(network: GaussianStack, inputs: Tensor, targets: Tensor, config: FitConfig) -> Tensor:
+    """Loss of every network `(M,)` on its own rows: columns, flags by their cross-entropy, variance bounds.
 
     Args:
         inputs: `(M, B, inputs)` raw. targets: `(M, B, C + L)` raw, flags last.
@@ -326,12 +329,17 @@ def network_loss(network: GaussianStack, inputs: Tensor, targets: Tensor, bound_
     y, flags = torch.split(targets, [network.columns, network.flags], -1)
     mean, log_variance, logits = network(inputs)
     y, live = network.standardise(y)
-    loss = gaussian_nll(mean, log_variance, y, live, beta)
+    likelihood = config.loss == "likelihood"
+    if likelihood:
+        loss = gaussian_nll(mean, log_variance, y, live)
+    else:
+        loss = least_squares(mean, log_variance, y, live, config.variance_weight)
     if network.flags:
         cross = torch.nn.functional.binary_cross_entropy_with_logits(logits, flags, reduction="none")
         loss = loss + cross.mean((1, 2))
     if network.lower.requires_grad:
-        loss = loss + bound_penalty * (network.upper - network.lower).sum((1, 2))
+        penalty = config.bound_penalty * (1.0 if likelihood else config.variance_weight)
+        loss = loss + penalty * (network.upper - network.lower).sum((1, 2))
     return loss
 
 

@@ -22,6 +22,9 @@ Options = Mapping[str, Any]
 MakeReference = Callable[[GameSpec, Options], Actor]
 MakeKernel = Callable[[GameSpec, Options, torch.device], Kernel]
 
+MOST_FRAMES = 250
+"""env steps of a recorded episode; a thousand pictures would take a gigabyte"""
+
 
 class MakeGame(Protocol):
     """Makes a game in `copies` copies, held by `workers` processes, with the environment's own `options`."""
@@ -75,8 +78,10 @@ class Parts:
 
     def picture_game(self, config: GameConfig) -> RenderableGame | None:
         """One copy that can draw itself, None where the game does not draw."""
+        limit = min(int(config.options.get("episode_limit", MOST_FRAMES)), MOST_FRAMES)
+        drawn = {**config.options, "render_mode": "rgb_array", "episode_limit": limit}
         try:
-            game = self.make_game(1, 0, **config.options, render_mode="rgb_array")
+            game = self.make_game(1, 0, **drawn)
         except (GameError, TypeError):  # it takes no such option; an environment of one's own may draw all the same
             game = self.make_game(1, 0, **config.options)
         if hasattr(game, "render"):

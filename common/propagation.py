@@ -175,7 +175,9 @@ class EnsembleKernel:
             return Prediction(*(route.ungroup(part) for part in network.predict(grouped, weights)))
         elites = self.ensemble.config.elites
         answer = network.predict(grouped.repeat_interleave(elites, 0), weights)
-        return Prediction(*(route.ungroup(part.view(-1, elites, *part.shape[1:]).mean(1)) for part in answer))
+        return Prediction(
+            *(route.ungroup(part.view(len(part) // elites, elites, *part.shape[1:]).mean(1)) for part in answer)
+        )
 
     def _draw(self, answer: Prediction, rng: torch.Generator) -> Tensor:
         if self.propagation == "mean":

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -61,11 +62,10 @@ class Replay:
             if dtype in ends and name not in absent and width:
                 self._layout[dtype][name] = (ends[dtype], ends[dtype] + width)
                 ends[dtype] += width
-        # zeros are handed out lazily by the operating system: an empty replay takes no memory yet
         rows = lanes * self.slots
-        self._numbers = torch.zeros(rows, ends[torch.float32], device=self.device)
-        self._flags = torch.zeros(rows, ends[torch.bool], dtype=torch.bool, device=self.device)
-        self._step = torch.zeros(rows, dtype=torch.int32, device=self.device)
+        self._numbers = _zeros((rows, ends[torch.float32]), np.float32, self.device)
+        self._flags = _zeros((rows, ends[torch.bool]), np.bool_, self.device)
+        self._step = _zeros((rows,), np.int32, self.device)
         self.totals = [0] * lanes
         """rows ever inserted, per lane"""
         self._block_slots = max(1, block_rows // lanes)
@@ -358,3 +358,11 @@ def _read(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if got != wanted:
         raise GameError(f"the replay's file {path} holds {got} instead of {wanted}; use another checkpoint")
     return found
+
+
+def _zeros(shape: tuple[int, ...], dtype: type[np.generic], device: torch.device) -> Tensor:
+    """Zeros on `device`. On the CPU they are NumPy's, which the operating system hands out page by page as they are
+    written, so that an empty replay takes no memory; torch's own would all be written at once.
+    """
+    lazy = torch.from_numpy(np.zeros(shape, dtype=dtype))
+    return lazy if device.type == "cpu" else torch.zeros(shape, dtype=lazy.dtype, device=device)

@@ -45,6 +45,7 @@ class RunFolder:
             RunError: there is no run in it.
         """
         self.path = Path(path)
+        self._new_parents: list[Path] = []
         self.checkpoints, self.replay, self.report = (self.path / name for name in ("checkpoints", "replay", "report"))
         if not (self.path / CONFIG_FILE).is_file():
             reason = f"it has no {CONFIG_FILE}" if self.path.exists() else "it does not exist"
@@ -59,9 +60,12 @@ class RunFolder:
         """
         require_empty(path)
         path = Path(path)
+        new = [parent for parent in path.parents if not parent.exists()]
         path.mkdir(parents=True, exist_ok=True)
         write_scenario(path, scenario)
-        return cls(path)
+        made = cls(path)
+        made._new_parents = new
+        return made
 
     def scenario(self, method: type[Any] | None = None) -> Scenario[Any]:
         """What the run is; `method` is the class of its method where that is not installed under a name."""
@@ -87,8 +91,12 @@ class RunFolder:
             yield
 
     def remove(self) -> None:
-        """Delete the run with all it holds."""
+        """Delete the run with all it holds, and the folders above it that were made for it and hold nothing else."""
         shutil.rmtree(self.path)
+        for parent in self._new_parents:
+            if any(parent.iterdir()):
+                return
+            parent.rmdir()
 
     # -------------------------------------------------------------- sittings
 

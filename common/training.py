@@ -30,7 +30,7 @@ from presage.common.phases import OnPhase, PhaseClock
 from presage.common.progress import Progress
 from presage.common.random_state import global_random_state, restore_global_random_state
 from presage.common.replay import Replay
-from presage.common.run_folder import RunFolder
+from presage.common.run_folder import RunError, RunFolder
 from presage.common.scenario import OWN_GAME, Scenario
 from presage.common.stopping import stoppable
 from presage.common.streams import streams
@@ -126,7 +126,12 @@ class Training:
         rows, self.view = self.game.step(self.dyna.explore(self.view))
         self.replay.extend(rows)
         self.episodes.add(rows)
-        self.dyna.learn(self.replay, rows)
+        try:
+            self.dyna.learn(self.replay, rows)
+        except GameError:
+            raise
+        except ValueError as error:  # numbers that contradict each other only once there are rows
+            raise RunError(f"learning fails at env step {self.env_steps}: {error}") from error
         self.progress.update(min(self.env_steps, self.scenario.steps))
 
     # ------------------------------------------------------------ evaluation

@@ -98,6 +98,16 @@ def test_what_cannot_be_done_is_said_in_one_sentence(
     assert list(elsewhere.iterdir()) == []
 
 
+def test_numbers_that_fail_once_there_are_rows_leave_no_folder(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(["train", "tiny", "--method.loop.warmup-steps", "1"], capsys)
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1].startswith("presage: learning fails at env step 4: 4 rows are too few")
+    assert "Traceback" not in err
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_train_writes_a_run_and_prints_its_table(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "tiny_free", "--steps", "28", "--seed", "3", "--method.learner.learning-rate", "0.01"]
     code, out, err = run(arguments, capsys)

@@ -71,18 +71,18 @@ class Keeps(OffPolicyAlgorithm[JointPolicy]):
 
 
 class Marks(Kernel):
-    """A world whose rewards are the number of the imagining, so that imagined rows can be told from real ones."""
+    """A world whose rewards are 1000 times the number of the imagining, plus the ego."""
 
     def __init__(self, spec: GameSpec) -> None:
         self.spec, self.imaginings = spec, 0
 
     def init(self, window: Window, ego: Tensor, rng: torch.Generator) -> Carry:
         self.imaginings += 1
+        return ego
 
     def step(self, carry: Carry, view: View, act: Tensor, rng: torch.Generator) -> tuple[Carry, Outcome]:
-        size = len(view)
-        reward = torch.full((size, self.spec.n), 1000.0 + self.imaginings)
-        return None, Outcome(after=view, reward=reward, terminated=torch.zeros(size, self.spec.n, dtype=torch.bool))
+        reward = (1000.0 * self.imaginings + carry)[:, None].expand(-1, self.spec.n)
+        return carry, Outcome(after=view, reward=reward, terminated=torch.zeros_like(reward, dtype=torch.bool))
 
 
 class Diary:
@@ -196,7 +196,7 @@ def test_the_horizon_follows_its_ramp_and_the_newest_imaginings_are_kept() -> No
     assert dyna.metrics["model/rollout_len"] == 3.0
     assert dyna.imagined.filled == [4 * 3 * 2] * 2
     rewards = dyna.imagined.rows(dyna.imagined.all()).reward
-    assert set(rewards.flatten().tolist()) == {1009.0, 1010.0}
+    assert set(rewards.flatten().tolist()) == {9000.0, 9001.0, 10_000.0, 10_001.0}
 
 
 def test_metrics_of_fits_are_kept() -> None:
@@ -239,7 +239,7 @@ def test_a_mix_has_its_shares_of_real_and_of_each_egos_imagined_rows(per_ego: bo
         assert own.ego.tolist() == [ALL_AGENTS] * real
         assert bool((own.obs[:, None] == held.obs[None]).all(2).any(1).all())
         rest = batch[real:]
-        assert bool((rest.reward > 1000).all())
+        assert torch.equal(rest.reward, (1000.0 + rest.ego)[:, None].expand(-1, 2))
         egos = [0] * (20 - real) + [1] * (20 - real) if per_ego else [ALL_AGENTS] * (20 - real)
         assert rest.ego.tolist() == egos
     drawn = {tuple(batch.obs[:, 0].tolist()) for batch in learner.batches}
@@ -500,5 +500,5 @@ def test_a_given_world_imagines_without_ever_being_fitted() -> None:
     for step in range(1, 8):
         feed(dyna, replay, step)
     assert dyna.imagined is not None
-    assert bool((dyna.imagined.rows(dyna.imagined.all()).reward == 1001).all())
+    assert bool((dyna.imagined.rows(dyna.imagined.all()).reward == 1000 + ALL_AGENTS).all())
     assert dyna.imagined.totals == [6 * 2]

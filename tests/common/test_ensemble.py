@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from presage.common.ensemble import GaussianStack, bounded, gaussian_nll
+from presage.common.ensemble import GaussianStack, bounded, gaussian_nll, least_squares
 from tests.common.toy import generator
 
 
@@ -56,28 +56,35 @@ def test_loss_at_the_true_mean_and_variance_has_its_known_expectation() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(beta=st.sampled_from([0.0, 0.5, 1.0]), seed=st.integers(0, 5))
-def test_loss_equals_a_loop_over_networks_rows_and_columns(beta: float, seed: int) -> None:
+@given(seed=st.integers(0, 50), variance_weight=st.sampled_from([0.01, 1.0]))
+def test_losses_equal_a_loop_over_networks_rows_and_columns(seed: int, variance_weight: float) -> None:
     shape = (2, 4, 3)
     mean, log_variance, target = (torch.randn(shape, generator=generator(seed + k)) for k in range(3))
     weight = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])[:, None]
-    got = gaussian_nll(mean, log_variance, target, weight, beta)
+    likelihood = gaussian_nll(mean, log_variance, target, weight)
+    squares = least_squares(mean, log_variance, target, weight, variance_weight)
     for m in range(2):
-        terms = []
+        errors, doubts = [], []
         for b in range(4):
             for c in range(3):
-                v = log_variance[m, b, c].item()
-                error = (mean - target)[m, b, c].item() ** 2
-                terms += [(error * math.exp(-v) + v) * math.exp(beta * v)] if weight[m, 0, c] else []
-        assert got[m].item() == pytest.approx(sum(terms) / len(terms), rel=1e-4)
+                v, error = log_variance[m, b, c].item(), (mean - target)[m, b, c].item() ** 2
+                if weight[m, 0, c]:
+                    errors.append(error)
+                    doubts.append(error * math.exp(-v) + v)
+        assert likelihood[m].item() == pytest.approx(sum(doubts) / len(doubts), rel=1e-4, abs=1e-5)
+        wanted = (sum(errors) + variance_weight * sum(doubts)) / len(errors)
+        assert squares[m].item() == pytest.approx(wanted, rel=1e-4, abs=1e-5)
 
 
-def test_with_beta_one_means_are_pulled_as_least_squares_pulls_them() -> None:
+def test_least_squares_pull_means_alike_and_variances_as_the_likelihood_does() -> None:
+    target, weight = rows(5, 2, 1)[None], torch.ones(1, 1, 2)
     mean = torch.zeros(1, 5, 2, requires_grad=True)
-    target, log_variance = rows(5, 2, 1)[None], torch.randn(1, 5, 2, generator=generator(2))
-    loss = gaussian_nll(mean, log_variance, target, torch.ones(1, 1, 2), beta=1.0)
-    gradient = torch.autograd.grad(loss.sum(), mean)[0]
-    torch.testing.assert_close(gradient, -2 * target / 10)
+    log_variance = torch.randn(1, 5, 2, generator=generator(2), requires_grad=True)
+    loss = least_squares(mean, log_variance, target, weight, 0.25).sum()
+    pull, doubt = torch.autograd.grad(loss, [mean, log_variance])
+    torch.testing.assert_close(pull, -2 * target / 10)
+    likelihood = gaussian_nll(mean, log_variance, target, weight).sum()
+    torch.testing.assert_close(doubt, 0.25 * torch.autograd.grad(likelihood, log_variance)[0])
 
 
 def test_one_network_of_the_stack_is_the_perceptron_plus_the_linear_path() -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from torch import Tensor
 
-from presage.common.game import GameError, GameSpec
+from presage.common.game import GameError, GameSpec, Rows, View
 from presage.common.joint_env import JointEnv
 from tests.common.toy import PLAIN, REACHING, VARIED, LinearGame, box_agent, generator
 
@@ -43,8 +44,24 @@ def test_it_passes_gymnasiums_checker() -> None:
     check_env(JointEnv(LinearGame(ONE)), skip_render_check=True)
 
 
+class Reusing(LinearGame):
+    """Writes what it returns into the same tensors again and again, as a game may."""
+
+    def __init__(self, spec: GameSpec) -> None:
+        super().__init__(spec)
+        self._shown, self._after, self._paid = torch.zeros(1, 3), torch.zeros(1, 3), torch.zeros(1, spec.n)
+
+    def reset(self, seed: int) -> View:
+        return View.of(self.spec, self._shown.copy_(super().reset(seed).obs))
+
+    def step(self, act: Tensor) -> tuple[Rows, View]:
+        rows, view = super().step(act)
+        self._shown.copy_(view.obs)
+        return rows.with_(next_obs=self._after.copy_(rows.next_obs), reward=self._paid.copy_(rows.reward)), view
+
+
 def test_arrays_do_not_change_when_the_game_goes_on() -> None:
-    env = JointEnv(LinearGame(PLAIN))
+    env = JointEnv(Reusing(PLAIN))
     obs, _ = env.reset(seed=0)
     kept = obs.copy()
     after, reward, *_ = env.step(env.action_space.sample())
@@ -53,6 +70,21 @@ def test_arrays_do_not_change_when_the_game_goes_on() -> None:
     assert np.array_equal(obs, kept)
     assert np.array_equal(after, kept_after)
     assert np.array_equal(reward, kept_reward)
+
+
+class OneGoes(LinearGame):
+    """The first agent's end is not the others'."""
+
+    def step(self, act: Tensor) -> tuple[Rows, View]:
+        rows, view = super().step(act)
+        return rows.with_(terminated=torch.tensor([[True, False]])), view
+
+
+def test_an_episode_is_not_over_while_an_agent_goes_on() -> None:
+    env = JointEnv(OneGoes(PLAIN, limit=3))
+    env.reset(seed=0)
+    ends = [env.step(env.action_space.sample())[2:4] for _ in range(3)]
+    assert ends == [(False, False), (False, False), (False, True)]
 
 
 def test_seeds_decide_and_resets_go_on_from_them() -> None:

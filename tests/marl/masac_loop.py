@@ -20,7 +20,7 @@ class Loop:
 
     def __init__(self, learner: MASAC, seed: int) -> None:
         self.learner, self.spec, self.config = learner, learner.spec, learner.config
-        self.rng = generator(seed)
+        self.rng, self.alpha = generator(seed), learner.alpha
         self.actors: dict[int, nn.Sequential] = {}
         self.critics: dict[int, list[nn.Sequential]] = {}
         self.old: dict[int, list[nn.Sequential]] = {}
@@ -110,7 +110,7 @@ class Loop:
                 value = value + chance * smaller(torch.cat(eyes).expand(len(view), -1).double())
         else:
             value = smaller(act)
-        return value - float(self.learner.alpha[agent]) * log_prob, log_prob
+        return value - float(self.alpha[agent]) * log_prob, log_prob
 
     def values(
         self, critics: dict[int, list[nn.Sequential]], rows: Rows, view: View

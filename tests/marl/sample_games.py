@@ -44,18 +44,19 @@ def random_view(spec: GameSpec, size: int, rng: torch.Generator, dtype: torch.dt
 
 
 def random_rows(spec: GameSpec, size: int, seed: int, dtype: torch.dtype = torch.float32, egos: Egos = "none") -> Rows:
-    """Transitions in which everything is random; with "own" or "mixed" egos the order of rows is random too."""
+    """Transitions in which everything is random but the steps; also whose rows they are, and in which order."""
     rng = generator(seed)
     view, after = (random_view(spec, size, rng, dtype) for _ in range(2))
     act = spec.random_action(view.acting, view.legal, rng).to(dtype)
     terminated = torch.rand(size, spec.n, generator=rng) < 0.2
+    truncated = torch.rand(size, generator=rng) < 0.2
     ego = torch.full((size,), ALL_AGENTS)
     if egos != "none":
         ego = torch.arange(size) % (spec.n + (egos == "mixed"))
         ego = torch.where(ego == spec.n, ALL_AGENTS, ego)[torch.randperm(size, generator=rng)]
     return Rows.of(
         spec, view, act, torch.randn(size, spec.n, generator=rng, dtype=dtype), after, terminated,
-        torch.zeros(size, dtype=torch.bool), torch.zeros(size), ego,
+        truncated, torch.zeros(size), ego,
     )  # fmt: skip
 
 

@@ -471,7 +471,6 @@ def test_a_small_official_run() -> None:
             fit_every=50,
             rollout_starts=5,
             replay_capacity=400,
-            horizon=replace(official.loop.horizon, feedback=False),
         ),
         ensemble=replace(official.ensemble, members=2, elites=2, hidden=(8,)),
         fit=replace(official.fit, max_updates=2, batch_size=8),

@@ -1,0 +1,91 @@
+"""MBPO beside SAC on the two pendulums: env steps to the return that SAC has after 10,000 and 20,000 of its own.
+
+Finished runs are kept as curves in `benchmarks/results/curves/mbpo_pendulum.json`; runs under way are resumed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.claims import Aim, write
+from benchmarks.sample_efficiency import ROOT, Curves, train_curve
+from presage.common import plugins
+from presage.common.curves import SeedCurves, steps_to
+from presage.common.report import plot_curves
+from presage.common.scenario import Scenario
+
+SEEDS = (0, 1, 2)
+MARKS = (10_000, 20_000)
+"""env steps at which SAC's return is taken"""
+STEPS = {"sac": 20_000, "mbpo": 5_000}
+TASKS = ("inverted_pendulum", "pendulum")
+KEPT = Curves("mbpo_pendulum")
+
+
+def scenario_of(task: str, method: str, seed: int) -> Scenario[Any]:
+    """One run on one thread of the CPU."""
+    base: Scenario[Any] = plugins.load("scenario", f"{task}_{method}")
+    return replace(
+        base, steps=STEPS[method], seed=seed, threads=1, device="cpu", evaluate_every=250, checkpoint_every=1_000,
+        keep_checkpoints=1,
+    )  # fmt: skip
+
+
+def run(tasks: list[str], seeds: list[int]) -> None:
+    """Do what has not been done yet, one run after the other."""
+    for seed in seeds:
+        for task in tasks:
+            for method in STEPS:
+                key = f"{task}/{method}/{seed}"
+                if key not in KEPT.read():
+                    path = ROOT / "runs" / "benchmarks" / "mbpo_pendulum" / key.replace("/", "_")
+                    KEPT.keep(key, train_curve(scenario_of(task, method, seed), path))
+                    print(f"done   {key}: {KEPT.read()[key]['returns'][-1]}", flush=True)
+
+
+def report() -> None:
+    """Figures and pictures from the finished runs."""
+    figures: dict[str, float] = {}
+    rng, done = np.random.default_rng(0), KEPT.read()
+    curves: dict[str, SeedCurves] = {}
+    for task in TASKS:
+        for method in STEPS:
+            runs = [done[key] for key in (f"{task}/{method}/{seed}" for seed in SEEDS) if key in done]
+            if runs:
+                curves[f"{task} {method}"] = SeedCurves.align([(r["env_steps"], r["returns"]) for r in runs])
+        sac, mbpo = curves.get(f"{task} sac"), curves.get(f"{task} mbpo")
+        if sac is None or mbpo is None:
+            continue
+        band, ratios = sac.band(rng), []
+        for mark in MARKS:
+            level = float(band.value[np.searchsorted(band.x, mark, side="right") - 1])
+            reached = steps_to(mbpo, level)
+            ratios.append(reached.steps / mark)
+            figures |= {f"{task}_sac_return_{mark}": level, f"{task}_mbpo_steps_{mark}": reached.steps,
+                        f"{task}_mbpo_reached_{mark}": float(reached.reached)}  # fmt: skip
+        figures[f"steps_ratio_to_sac_{task}"] = max(ratios)
+    path = write(
+        "mbpo_pendulum", figures=figures, seeds=list(SEEDS), depends=["common", "envs", "scenarios"],
+        aims={f"steps_ratio_to_sac_{task}": Aim(op="<=", value=0.2) for task in TASKS},
+        notes="the ratio is the larger one of SAC's return at 10,000 and at 20,000 env steps",
+    )  # fmt: skip
+    for task in TASKS:
+        bands = {label.split()[-1].upper(): c.band(rng) for label, c in curves.items() if label.startswith(f"{task} ")}
+        if bands:
+            plot_curves(bands, path.with_name(f"mbpo_{task}.png"))
+    print(path.read_text())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--tasks", nargs="*", default=list(TASKS), help="what to run; both by default")
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS), help="all by default")
+    parser.add_argument("--report-only", action="store_true", help="read the finished runs alone")
+    options = parser.parse_args()
+    if not options.report_only:
+        run(options.tasks, options.seeds)
+    report()
