@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from presage.common.cli import UsageError
-from presage.common.configuration import ConfigError
+from presage.common.configuration import ConfigError, UsageError
 
 T = TypeVar("T")
 

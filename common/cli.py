@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
 
+from presage.common.configuration import UsageError
+
 COMMANDS = {
     "train": (
         "cli_train:train",
@@ -23,10 +25,6 @@ COMMANDS = {
     "doctor": ("doctor:doctor", "check the installation and say how to repair it"),
 }
 """by name, the function that runs it, and what it is for"""
-
-
-class UsageError(Exception):
-    """What was typed cannot be understood; the message says why."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

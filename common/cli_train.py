@@ -13,7 +13,7 @@ import tyro
 
 from presage.common import plugins
 from presage.common.arguments import parse
-from presage.common.cli import UsageError
+from presage.common.configuration import UsageError
 from presage.common.run import Outcome, exit_code, start
 from presage.common.run import resume as resume_run
 from presage.common.scenario import MethodT, Scenario

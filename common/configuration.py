@@ -20,6 +20,10 @@ class ConfigError(ValueError):
     """A configuration is wrong; the message names the entry, what it must be, and how to fix it."""
 
 
+class UsageError(Exception):
+    """What was typed on a command line cannot be understood; the message says why."""
+
+
 def to_plain(value: Any) -> Any:
     """A configuration as dicts, lists, numbers, strings and None.
 

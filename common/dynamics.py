@@ -38,9 +38,9 @@ class EnsembleConfig:
     """members used to imagine, best held-out score first; 1..members"""
     owners: int = 1
     """ensembles side by side: 1 (shared by all egos) or one per agent"""
-    hidden: tuple[int, ...] = (200, 200, 200)
+    hidden: tuple[int, ...] = (128, 128)
     """widths of the hidden layers of the network that predicts the next state"""
-    outcome_hidden: tuple[int, ...] = (200, 200)
+    outcome_hidden: tuple[int, ...] = (128, 128)
     """widths of the hidden layers of the network that predicts rewards and flags; unused with reward_input="joint\""""
     activation: Activation = "silu"
     """after every hidden layer"""

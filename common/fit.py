@@ -30,7 +30,7 @@ _LEAST_NOISE = 1e-3
 class FitConfig:
     """How the networks of an ensemble are fitted."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Adam's step; > 0"""
     batch_size: int = 256
     """rows per member and update; >= 1"""

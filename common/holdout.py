@@ -1,8 +1,8 @@
 """Which rows are held out and which a member resamples, decided by a row's number alone, for ever.
 
 Drawing the split afresh at every fit would score networks on rows that an earlier fit trained them on, and drawing the
-bootstrap afresh would show every member all rows in the end; here few rows change sides as data grow. Neighbouring rows of an episode are alike (landmarks stay
-where they are), so that whole stretches of an episode are held out together.
+bootstrap afresh would show every member all rows in the end; here few rows change sides as data grow. Neighbouring rows
+of an episode are alike (landmarks stay where they are), so that whole stretches of an episode are held out together.
 
 Shape suffixes: B rows, M networks in a stack (owner, member), W rows in a member's resample, H held-out rows.
 """

@@ -20,11 +20,11 @@ from presage.common.curves import SeedCurves, gap_closed
 from presage.common.intervals import Band, Interval, mean, score_interval
 from presage.common.marl_eval import EVALUATION_FILE, RANDOM, REFERENCE, Episodes, SeedResult, read_evaluations
 from presage.common.metrics import METRICS_FILE, QUERIES, read_metrics, series
+from presage.common.scenario import CONFIG_FILE
 
 CURVES_FILE = "curves.png"
 PICTURE_FILE = "episode.gif"
 """the recording of an episode, in a run folder's `report/`"""
-CONFIG_FILE = "config.yaml"
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """told apart by colour-blind readers too; Okabe and Ito 2008"""

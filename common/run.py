@@ -111,7 +111,7 @@ def train(
         numbers: further fields of `Scenario`; evaluations and checkpoints come every twentieth of the run by default.
 
     Raises:
-        as `start`.
+        RunError, ConfigError, GameError, DeviceError: as `start`.
     """
     by_name = isinstance(environment, str)
     game = GameConfig(

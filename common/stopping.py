@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+
+NOTICE = b"\nstopping after this env step and saving; a second signal ends at once and saves nothing\n"
 
 
 @dataclass
@@ -24,7 +27,7 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Within the block, the first SIGINT or SIGTERM is noted; a second one does what it always did.
+    """Within the block, the first SIGINT or SIGTERM is noted and answered; a second one does what it always did.
 
     Python delivers signals to the main thread alone; elsewhere the flag is never raised.
     """
@@ -37,6 +40,7 @@ def stoppable() -> Iterator[Stop]:
 
     def note(number: int, frame: FrameType | None) -> None:
         stop.signal = number
+        os.write(2, NOTICE)  # not print, which a signal in the middle of another print would break
         for each, handler in before.items():
             signal.signal(each, handler)
 

@@ -13,15 +13,16 @@ multi-agent SAC's, whose losses take the others' actions from the opponent model
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from tianshou.algorithm.algorithm_base import OffPolicyAlgorithm
 from torch import Tensor, nn
 
 from presage.common.dyna import Dyna, DynaConfig, Metrics
 from presage.common.dynamics import EnsembleConfig
 from presage.common.fit import FitConfig
-from presage.common.game import GameSpec, Kernel, View
+from presage.common.game import Actor, GameError, GameSpec, Kernel, View
 from presage.common.mbpo import build_world
 from presage.common.replay import Replay
 from presage.common.schedules import LengthRamp
@@ -98,15 +99,31 @@ class AORPOConfig:
             switch="official",
         )  # fmt: skip
 
-    def build(self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None) -> Dyna:
-        """AORPO on a game; with one agent there is no opponent, and this is MBPO's loop around single-agent MASAC."""
+    def build(
+        self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None,
+        single: tuple[OffPolicyAlgorithm[Any], Actor] | None = None,
+    ) -> Dyna:  # fmt: skip
+        """AORPO on a game; with one agent there is no opponent, and this is MBPO's loop around single-agent MASAC.
+
+        Args:
+            single: for a game of one agent, an algorithm and its policy to be improved instead, such as tianshou's SAC
+                (`presage.common.sac.build_sac`).
+
+        Raises:
+            GameError: `single` is given and the game has several agents.
+        """
+        if single is not None and spec.n > 1:
+            raise GameError(f"{spec.name!r} has {spec.n} agents; `single` learns for one alone, leave it out")
         opponents = AdaptiveOpponents(self, spec, streams, device) if spec.n > 1 else None
         teammates = opponents.speak if opponents is not None and self.others == "models" else None
-        learner = MASAC(spec, self.learner, streams("learner"), streams("update"), device=device, teammates=teammates)
+        masac = MASAC(
+            spec, self.learner, streams("learner", "cpu"), streams("update"), device=device, teammates=teammates
+        )
+        learner, actor = single or (masac, masac.policy)
         world = None
         if self.loop.real_share < 1:
             world = build_world(spec, self.model, self.ensemble, self.fit, streams, device, true_kernel)
-        return Dyna(spec, self.loop, learner, learner.policy, streams, world=world, opponents=opponents, device=device)
+        return Dyna(spec, self.loop, learner, actor, streams, world=world, opponents=opponents, device=device)
 
 
 class AdaptiveOpponents(nn.Module):
@@ -120,7 +137,7 @@ class AdaptiveOpponents(nn.Module):
     def __init__(self, config: AORPOConfig, spec: GameSpec, streams: Streams, device: torch.device) -> None:
         super().__init__()
         self.spec, self.rule, self.switch = spec, config.rule, config.switch
-        self.models = BehaviourCloning(spec, config.opponents, streams("opponents"), device=device)
+        self.models = BehaviourCloning(spec, config.opponents, streams("opponents", "cpu"), device=device)
         self.rng = streams("teammates")
         self.opponents = other_agents(spec.n).to(device)
         for name in ("errors", "accuracies"):

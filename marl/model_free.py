@@ -31,5 +31,5 @@ class ModelFreeConfig:
 
     def build(self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None) -> Dyna:
         """The learner on a game; see `presage.common.method.Method`."""
-        learner = MASAC(spec, self.learner, streams("learner"), streams("update"), device=device)
+        learner = MASAC(spec, self.learner, streams("learner", "cpu"), streams("update"), device=device)
         return Dyna(spec, self.loop, learner, learner.policy, streams, device=device)

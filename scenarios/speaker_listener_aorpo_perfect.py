@@ -1,14 +1,14 @@
 """AORPO with true dynamics on cooperative communication: the limit that a perfect model sets."""
 
 from presage.common.cli import script
-from presage.marl.aorpo import AORPOConfig
+from presage.scenarios.particle_models import aorpo
 from presage.scenarios.tasks import SPEAKER_LISTENER
 
 scenario = SPEAKER_LISTENER.scenario(
     "speaker_listener_aorpo_perfect",
     "AORPO, true dynamics",
     "the limit that a perfect model of the dynamics sets, on cooperative communication",
-    AORPOConfig(model="true"),
+    aorpo(model="true"),
 )
 
 

@@ -1,14 +1,14 @@
 """AORPO on predator and prey."""
 
 from presage.common.cli import script
-from presage.marl.aorpo import AORPOConfig
+from presage.scenarios.particle_models import aorpo
 from presage.scenarios.tasks import TAG
 
 scenario = TAG.scenario(
     "tag_aorpo",
     "AORPO",
     "learned dynamics and opponent models among opponents indeed: predators and prey",
-    AORPOConfig(),
+    aorpo(),
 )
 
 

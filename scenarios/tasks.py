@@ -34,23 +34,23 @@ class Task:
 
 
 SPREAD = Task(
-    game=GameConfig(name="mpe/simple_spread_v3", copies=4),
-    steps=50_000, evaluate_every=2_500, reference="greedy_spread", kernel="spread",
+    game=GameConfig(name="mpe/simple_spread_v3", copies=20),
+    steps=40_000, evaluate_every=1_000, reference="greedy_spread", kernel="spread",
 )  # fmt: skip
 """three agents cover three landmarks without touching each other"""
 
 SPREAD_CONTINUOUS = replace(
-    SPREAD, game=GameConfig(name="mpe/simple_spread_v3", copies=4, options={"continuous_actions": True})
+    SPREAD, game=GameConfig(name="mpe/simple_spread_v3", copies=20, options={"continuous_actions": True})
 )
 """the same, with Box actions"""
 
 SPEAKER_LISTENER = Task(
-    game=GameConfig(name="mpe/simple_speaker_listener_v4", copies=4),
-    steps=50_000, evaluate_every=2_500, reference="greedy_speaker_listener", kernel="speaker_listener",
+    game=GameConfig(name="mpe/simple_speaker_listener_v4", copies=20),
+    steps=40_000, evaluate_every=1_000, reference="greedy_speaker_listener", kernel="speaker_listener",
 )  # fmt: skip
 """one agent knows the goal and cannot move, the other moves and hears it"""
 
-TAG = Task(game=GameConfig(name="mpe/simple_tag_v3", copies=4), steps=50_000, evaluate_every=2_500)
+TAG = Task(game=GameConfig(name="mpe/simple_tag_v3", copies=20), steps=40_000, evaluate_every=1_000)
 """three slow predators hunt one quick prey, all of which learn"""
 
 INVERTED_PENDULUM = Task(game=GameConfig(name="gym/InvertedPendulum-v5"), steps=10_000, evaluate_every=500)

@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from presage.common.arguments import parse
-from presage.common.cli import UsageError
+from presage.common.configuration import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,10 +55,10 @@ def weights(ensemble: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in ensemble.state_dict().items()}
 
 
-@pytest.mark.parametrize("linear_skip", [True, False])
-def test_a_noisy_linear_system_is_recovered(linear_skip: bool) -> None:
+@pytest.mark.parametrize(("linear_skip", "mean", "noise"), [(True, 0.01, 0.01), (False, 0.03, 0.02)])
+def test_a_noisy_linear_system_is_recovered(linear_skip: bool, mean: float, noise: float) -> None:
     config = replace(SMALL, linear_skip=linear_skip)
-    fit = FitConfig(max_updates=900, batch_size=256, patience=9, learning_rate=2e-3)
+    fit = FitConfig(max_updates=800, patience=8, score="error" if linear_skip else "likelihood")
     ensemble = fitted(config, fit, transitions(LINE, 6000, noisy_line))
     for act in (-0.8, 0.0, 0.8):
         view, action = probe(-0.8, -0.3, 0.2, 0.9, act=act)
@@ -66,8 +66,8 @@ def test_a_noisy_linear_system_is_recovered(linear_skip: bool) -> None:
         truth = 0.9 * view.obs + 0.5 * act
         spread = (0.9**2 / 3 + 0.5**2 / 3 + 0.1**2) ** 0.5
         elite = ensemble.state_network.elites[0]
-        assert (found.mean[elite].mean(0) - truth).abs().max() < 0.03 * spread
-        assert found.std[elite].mean().item() == pytest.approx(0.1, rel=0.1), "a variance taken for a std gives 0.01"
+        assert (found.mean[elite].mean(0) - truth).abs().max() < mean * spread
+        assert found.std[elite].mean().item() == pytest.approx(0.1, abs=noise), "a variance taken for a std gives 0.01"
         paid = view.obs - act
         torch.testing.assert_close(found.reward_mean[elite].mean(0), paid, atol=0.05, rtol=0)
 
@@ -75,7 +75,7 @@ def test_a_noisy_linear_system_is_recovered(linear_skip: bool) -> None:
 def test_noise_is_told_apart_where_it_differs() -> None:
     fit = FitConfig(max_updates=800, patience=9, learning_rate=5e-3, score="likelihood")
     ensemble = fitted(SMALL, fit, transitions(LINE, 6000, two_regions))
-    found = ensemble.predict(*probe(-0.8, -0.5, 0.5, 0.8))
+    found = ensemble.predict(*probe(-0.9, -0.7, 0.7, 0.9))
     std = found.std[ensemble.state_network.elites[0]].mean(0)[:, 0]
     assert std[:2].tolist() == pytest.approx([0.05, 0.05], rel=0.25)
     assert std[2:].tolist() == pytest.approx([0.5, 0.5], rel=0.15)

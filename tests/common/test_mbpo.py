@@ -263,6 +263,23 @@ def test_aorpo_with_one_agent_is_the_plain_loop_to_the_bit() -> None:
     assert dyna.ledger.opponent_queries == dyna.ledger.opponent_samples == 0
 
 
+def test_aorpo_with_one_agent_over_tianshous_sac_is_the_plain_loop_to_the_bit() -> None:
+    torch.manual_seed(0)
+    sac = build_sac(ONE, SAC, streams(0)("learner"))
+    dyna = AORPOConfig(loop=LOOP, ensemble=ENSEMBLE, fit=FIT).build(ONE, streams(0), CPU, single=sac)
+    play(dyna, linear(), 0)
+    torch.manual_seed(0)
+    learner, actor = build_sac(ONE, SAC, streams(0)("learner"))
+    plain_mbpo(linear(), LOOP, learner, actor, 0, None)
+    assert_same_learner(dyna.learner, learner)
+
+
+def test_one_learner_for_several_agents_is_refused() -> None:
+    two = replace(ONE, agents=(ONE.agents[0], replace(ONE.agents[0], name="second")))
+    with pytest.raises(GameError, match="2 agents"):
+        AORPOConfig(loop=LOOP).build(two, streams(0), CPU, single=build_sac(ONE, SAC, streams(0)("learner")))
+
+
 def test_the_true_dynamics_are_refused_where_there_are_none() -> None:
     with pytest.raises(GameError, match="model='ensemble'"):
         MBPOConfig(sac=SAC, loop=LOOP, model="true").build(ONE, streams(0), CPU)

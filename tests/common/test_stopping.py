@@ -8,7 +8,9 @@ from presage.common.stopping import stoppable
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted_and_handlers_come_back(number: signal.Signals) -> None:
+def test_the_first_signal_is_noted_and_handlers_come_back(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     with stoppable() as stop:
         assert not stop.asked
@@ -18,6 +20,7 @@ def test_the_first_signal_is_noted_and_handlers_come_back(number: signal.Signals
         # a second one would do what it always did
         assert {each: signal.getsignal(each) for each in before} == before
     assert {each: signal.getsignal(each) for each in before} == before
+    assert capfd.readouterr().err.strip().startswith("stopping after this env step and saving")
 
 
 def test_a_second_interrupt_interrupts() -> None:

@@ -99,8 +99,12 @@ def test_options_reach_references_and_kernels() -> None:
     assert parts.reference(game.spec, four.game.options).step(None, view, None)[1].shape == (8, 20)
 
 
-def test_a_file_runs_as_a_script() -> None:
-    command = [sys.executable, "-m", "presage.scenarios.spread_masac", "--stepz", "5"]
+@pytest.mark.parametrize(
+    "module", [["presage.scenarios.spread_masac"], ["presage.common.cli", "train", "spread_masac"]]
+)
+def test_a_file_runs_as_a_script(module: list[str]) -> None:
+    command = [sys.executable, "-m", *module, "--stepz", "5"]
     asked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert asked.returncode == 2
     assert "did you mean --steps" in asked.stderr
+    assert "Traceback" not in asked.stderr
