@@ -45,11 +45,12 @@ class EnsembleConfig:
     activation: Activation = "silu"
     """after every hidden layer"""
     linear_skip: bool = True
-    """add an affine map from the inputs to the predicted means: point masses move linearly away from contacts"""
+    """add an affine map from the inputs to the predicted means, solved in closed form at every fit: point masses move
+    linearly away from contacts"""
     target: Literal["delta", "absolute"] = "delta"
     """predict the change of the state (MBPO) or the next state itself (AORPO's code)"""
     normalise_targets: bool = True
-    """standardise targets, so that slow columns weigh as much in the loss as fast ones"""
+    """standardise targets, or what the affine map leaves of them, so that slow columns weigh as much as fast ones"""
     reward_input: Literal["transition", "joint"] = "transition"
     """what rewards and flags are read from: (state, action, next state) by networks of their own, fed with the
     predicted next state when imagining; or (state, action) by further outputs of the one network (the papers' form)"""

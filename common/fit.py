@@ -5,10 +5,9 @@ Shape suffixes: M networks in a stack (owner, member), B batch, C columns, L fla
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,11 +15,12 @@ from torch import Tensor
 from presage.common.dynamics import DynamicsEnsemble, Regression
 from presage.common.ensemble import GaussianStack, gaussian_nll, least_squares
 from presage.common.game import Rows, Window
+from presage.common.held_out_scores import HeldOut, by_group, held_out, mean_over_live
 from presage.common.holdout import Numbered, Split
 from presage.common.linear_path import solve_linear_path
 
-_CHUNK = 1024
-"""held-out rows scored at once"""
+_PERFECT = 1e-6
+"""share of the variance below which a smaller error is no improvement"""
 
 _LEAST_NOISE = 1e-3
 """smallest factor on a predicted standard deviation"""
@@ -131,7 +131,7 @@ class FitReport:
 
 
 class EnsembleFitter:
-    """Fits a `DynamicsEnsemble` by maximum likelihood, again and again on growing data (MBPO, Janner et al. 2019).
+    """Fits a `DynamicsEnsemble` again and again on growing data (MBPO, Janner et al. 2019).
 
     Weights carry over from fit to fit. Every member of every network returns to its own best held-out score, the
     weights it came with included. Which rows are held out, and which of the others a member trains on, follows from a
@@ -179,17 +179,33 @@ class EnsembleFitter:
         split = Split.of(numbered, owners, config.holdout, config.max_holdout, self.salt)
         members = self.ensemble.config.members
         resamples = split.resamples(numbered, members, self.salt, config.bootstrap)
+        regressions = self.ensemble.regressions(rows, window)
+        for regression in regressions.values():
+            _check_finite(regression)
         reports: dict[str, NetworkReport] = {}
-        for name, regression in self.ensemble.regressions(rows, window).items():
+        for name, regression in regressions.items():
             if not config.keep_optimiser:
                 self.optimisers[name] = self._optimiser(regression.network)
-            reports[name] = self._fit_network(regression, self.optimisers[name], split, resamples, rng)
+            self._prepare(regression, split)
+            reports[name] = self._train(regression, self.optimisers[name], split, resamples, rng)
+            _forget_divergence(self.optimisers[name])
             self.updates += reports[name].updates
         self.fits += 1
         rows_trained, rows_held = (max(map(len, part)) for part in (split.train, split.held_out))
         return FitReport(train_rows=rows_trained, held_out_rows=rows_held, networks=reports)
 
-    def _fit_network(
+    def _prepare(self, regression: Regression, split: Split) -> None:
+        """Take statistics, and solve linear paths, on every owner's training rows."""
+        network, inputs = regression.network, regression.inputs
+        columns = regression.targets[:, : network.columns]
+        for owner, (train, kept) in enumerate(zip(split.train, split.held_out, strict=True)):
+            network.take_statistics(owner, inputs[train], columns[train])
+            if network.skip is not None:
+                solve_linear_path(network, owner, inputs, columns, train, kept)
+            elif network.normalise_targets:
+                network.rescale(owner, network.spread[network.own(owner)])
+
+    def _train(
         self,
         regression: Regression,
         optimiser: torch.optim.Optimizer,
@@ -197,29 +213,23 @@ class EnsembleFitter:
         resamples: Tensor,
         rng: torch.Generator,
     ) -> NetworkReport:
+        """Gradient steps until no member improves any more, then every member's best weights."""
         config, (network, inputs, targets, groups) = self.config, regression
-        table = torch.cat([inputs, targets], 1)
-        if not bool(table.isfinite().all()):
-            row = int((~table.isfinite().all(1)).nonzero()[0])
-            raise ValueError(f"row {row} holds a number that is not finite; a model cannot be fitted on it")
-        for owner, train in enumerate(split.train):
-            network.take_statistics(owner, inputs[train], targets[train, : network.columns])
-            if network.skip is not None:
-                columns = targets[:, : network.columns]
-                solve_linear_path(network, owner, inputs, columns, train, split.held_out[owner])
-            elif network.normalise_targets:
-                network.rescale(owner, network.spread[network.own(owner)])
+        table, widths = torch.cat([inputs, targets], 1), [inputs.shape[1], targets.shape[1]]
         rows, weights = split.scored(network.members)
 
-        best = {name: p.detach().clone() for name, p in network.named_parameters()}
-        best_score = self._score(held_out(network, table, inputs.shape[1], rows, weights))
-        reference, stale, updates, loss = best_score.clone(), 0, 0, best_score
+        def look() -> HeldOut:
+            return held_out(network, table, inputs.shape[1], rows, weights)
+
+        network.noise.fill_(1.0)
+        best = _Best(network, self._score(look()))
         batches = _batches(resamples, config.batch_size, rng)
+        updates, stale, loss = 0, 0, best.score
         while stale < config.patience and updates < config.max_updates:
             for _ in range(min(config.evaluate_every, config.max_updates - updates)):
                 at = next(batches)
                 drawn = table.index_select(0, at.flatten()).view(*at.shape, -1)
-                x, y = torch.split(drawn, [inputs.shape[1], targets.shape[1]], -1)
+                x, y = torch.split(drawn, widths, -1)
                 loss = network_loss(network, x, y, config)
                 optimiser.zero_grad()
                 torch.autograd.backward(loss.sum())
@@ -227,32 +237,21 @@ class EnsembleFitter:
                     clip_by_member(network, config.gradient_clip)
                 optimiser.step()
                 updates += 1
-            score = self._score(held_out(network, table, inputs.shape[1], rows, weights))
-            better = score < best_score
-            best_score = torch.where(better, score, best_score)
-            for name, p in network.named_parameters():
-                best[name] = torch.where(better[:, None, None], p.detach(), best[name])
-            margin = config.min_improvement * (reference if config.score == "error" else 1.0)
-            improved = score < reference - margin
-            reference = torch.where(improved, score, reference)
-            stale = 0 if bool(improved.any()) else stale + 1
-        with torch.no_grad():
-            for name, p in network.named_parameters():
-                p.copy_(best[name])
-        network.fitted.fill_(True)
-        order = best_score.view(network.owners, -1).argsort(dim=1, stable=True)
+            stale = 0 if best.improves(self._score(look()), config) else stale + 1
+        best.restore()
+        order = best.score.view(network.owners, -1).argsort(dim=1, stable=True)
         network.elites.copy_(order[:, : network.elites.shape[1]])
-        final = held_out(network, table, inputs.shape[1], rows, weights)
-        network.noise.fill_(1.0)
+        network.fitted.fill_(True)
+        final = look()
         if config.calibrate:
             final = self._calibrate(network, final)
         return NetworkReport(
             updates=updates,
             epochs=updates * min(config.batch_size, resamples.shape[1]) / resamples.shape[1],
             train_loss=float(loss.detach().mean()),
-            scores=best_score.tolist(),
+            scores=best.score.tolist(),
             elites=order.tolist(),
-            **_by_group(network, final, groups),
+            **by_group(network, final, groups),
         )
 
     def _calibrate(self, network: GaussianStack, found: HeldOut) -> HeldOut:
@@ -265,7 +264,7 @@ class EnsembleFitter:
     def _score(self, found: HeldOut) -> Tensor:
         """What members are compared by, `(M,)`."""
         columns = found.error if self.config.score == "error" else found.nll
-        return _mean(columns, found.live) + (found.flags.mean(-1) if found.flags.shape[1] else 0.0)
+        return mean_over_live(columns, found.live) + (found.flags.mean(-1) if found.flags.shape[1] else 0.0)
 
     def state(self) -> dict[str, Any]:
         """Plain data and tensors from which `restore` continues exactly; the ensemble's own state is apart."""
@@ -279,45 +278,47 @@ class EnsembleFitter:
             optimiser.load_state_dict(state["optimisers"][name])
 
 
-class HeldOut(NamedTuple):
-    """Means over held-out rows of every network."""
+class _Best:
+    """The weights of every network of a stack at its own best score so far."""
 
-    error: Tensor
-    """(M, C) squared error over the variance of the target"""
-    nll: Tensor
-    """(M, C) nats by the networks' own variances, in units of the target's standard deviation"""
-    surprise: Tensor
-    """(M, C) squared error over the networks' own variances; 1 where these are right"""
-    flags: Tensor
-    """(M, L) cross-entropy in nats"""
-    live: Tensor
-    """(M, C) 1.0 where the column varies in the training rows"""
+    def __init__(self, network: GaussianStack, score: Tensor) -> None:
+        self._network = network
+        self._weights = {name: p.detach().clone() for name, p in network.named_parameters()}
+        self._reference = score
+        self.score = score
+
+    def improves(self, score: Tensor, config: FitConfig) -> bool:
+        """Keep the weights of networks whose `score (M,)` is their best; whether one of them counts as improved."""
+        better = score < self.score
+        self.score = torch.where(better, score, self.score)
+        for name, p in self._network.named_parameters():
+            self._weights[name] = torch.where(better[:, None, None], p.detach(), self._weights[name])
+        scale = self._reference.clamp(min=_PERFECT) if config.score == "error" else 1.0
+        improved = score < self._reference - config.min_improvement * scale
+        self._reference = torch.where(improved, score, self._reference)
+        return bool(improved.any())
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give every network its best weights back."""
+        for name, p in self._network.named_parameters():
+            p.copy_(self._weights[name])
 
 
-@torch.no_grad()
-def held_out(network: GaussianStack, table: Tensor, inputs: int, rows: Tensor, weights: Tensor) -> HeldOut:
-    """Score every network on its own rows.
+def _check_finite(regression: Regression) -> None:
+    for part in (regression.inputs, regression.targets):
+        finite = part.isfinite().all(1)
+        if not bool(finite.all()):
+            row = int((~finite).nonzero()[0])
+            raise ValueError(f"row {row} holds a number that is not finite; a model cannot be fitted on it")
 
-    Args:
-        table: `(B, inputs + C + L)`. rows: `(M, H)` indices into it. weights: `(M, H)`, 0 for rows that do not count.
-    """
-    sums: list[Tensor] = []
-    live = torch.empty(0)
-    for at, weight in zip(torch.split(rows, _CHUNK, 1), torch.split(weights, _CHUNK, 1), strict=True):
-        x, y, flags = torch.split(table[at], [inputs, network.columns, network.flags], -1)
-        mean, log_variance, logits = network(x)
-        y, live = network.standardise(y)
-        error = (mean - y).square()
-        surprise = error * (-log_variance).exp()
-        nll = 0.5 * (surprise + log_variance + math.log(2 * math.pi))
-        cross = torch.nn.functional.binary_cross_entropy_with_logits(logits, flags, reduction="none")
-        parts = [torch.einsum("mbc,mb->mc", part, weight) for part in (error, nll, surprise, cross)]
-        sums = parts if not sums else [total + part for total, part in zip(sums, parts, strict=True)]
-    count = weights.sum(1, keepdim=True)
-    error, nll, surprise, cross = (total / count for total in sums)
-    spread = torch.where(live[:, 0] > 0, network.spread[:, 0], 1.0)
-    unit = torch.where(live[:, 0] > 0, network.target_scale[:, 0], 1.0) / spread
-    return HeldOut(error * unit.square(), nll + unit.log(), surprise, cross, live[:, 0])
+
+def _forget_divergence(optimiser: torch.optim.Optimizer) -> None:
+    """Zero the moments of members whose gradients were not finite: they would keep them from ever learning again."""
+    for state in optimiser.state.values():
+        broken = ~(state["exp_avg"].isfinite() & state["exp_avg_sq"].isfinite()).flatten(1).all(1)
+        for name in ("exp_avg", "exp_avg_sq"):
+            state[name] = torch.where(broken[:, None, None], 0.0, state[name])
 
 
 def network_loss(network: GaussianStack, inputs: Tensor, targets: Tensor, config: FitConfig) -> Tensor:
@@ -362,26 +363,3 @@ def _batches(resamples: Tensor, size: int, rng: torch.Generator) -> Iterator[Ten
         shuffled = resamples.gather(1, order)
         for start in range(0, width - size + 1, size):
             yield shuffled[:, start : start + size]
-
-
-def _mean(columns: Tensor, live: Tensor) -> Tensor:
-    """Mean over the columns that vary, `(M, C)` to `(M,)`."""
-    return (columns * live).sum(-1) / live.sum(-1).clamp(min=1.0)
-
-
-def _by_group(network: GaussianStack, found: HeldOut, groups: Mapping[str, slice]) -> dict[str, dict[str, float]]:
-    """The fields rmse, nll and explained of a report, over every owner's elites."""
-    elites = network.elite_index()
-    error, nll, _, cross, live = (part[elites] for part in found)
-    spread = network.spread[elites, 0]
-    rmse, likelihood, explained = {}, {}, {}
-    for name, where in groups.items():
-        if where.start >= network.columns:
-            flags = slice(where.start - network.columns, where.stop - network.columns)
-            likelihood[name] = float(cross[:, flags].mean())
-            continue
-        on = live[:, where]
-        rmse[name] = float((error * spread.square())[:, where].mean().sqrt())
-        likelihood[name] = float(_mean(nll[:, where], on).mean())
-        explained[name] = 1.0 - float(_mean(error[:, where], on).mean())
-    return {"rmse": rmse, "nll": likelihood, "explained": explained}

@@ -29,14 +29,15 @@ class Stop:
 def stoppable() -> Iterator[Stop]:
     """Within the block, the first SIGINT or SIGTERM is noted and answered; a second one does what it always did.
 
-    Python delivers signals to the main thread alone; elsewhere the flag is never raised.
+    Python delivers signals to the main thread alone; elsewhere the flag is never raised. A signal that the process was
+    started to ignore, as shells start jobs in the background, stays ignored.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    wanted = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in wanted}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
 
     def note(number: int, frame: FrameType | None) -> None:
         stop.signal = number
@@ -44,7 +45,7 @@ def stoppable() -> Iterator[Stop]:
         for each, handler in before.items():
             signal.signal(each, handler)
 
-    for number in wanted:
+    for number in before:
         signal.signal(number, note)
     try:
         yield stop

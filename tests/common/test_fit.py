@@ -15,8 +15,9 @@ from torch import Tensor
 from presage.common import fit as fitting
 from presage.common.dynamics import DynamicsEnsemble, EnsembleConfig
 from presage.common.ensemble import GaussianStack
-from presage.common.fit import EnsembleFitter, FitConfig, HeldOut, clip_by_member, held_out, network_loss
+from presage.common.fit import EnsembleFitter, FitConfig, clip_by_member, network_loss
 from presage.common.game import Rows, View, Window
+from presage.common.held_out_scores import HeldOut, held_out
 from presage.common.holdout import Numbered, Split
 from tests.common.systems import box_game, transitions
 from tests.common.test_ensemble import scrambled, stack
@@ -134,7 +135,7 @@ def test_a_member_that_never_improves_keeps_the_weights_that_it_came_with() -> N
     with torch.no_grad():
         network.head.weight[1] = 0.0
         network.head.weight[1, 1, 0] = 2.0
-        network.head.bias[1] = 2 * (network.input_mean[1, 0, 1] - rows.act.mean()) * 0
+        network.head.bias[1] = 0.0
     before, stated = weights(network), held_out_errors(ensemble, rows)
     report = fitter.fit(rows, generator(3)).networks["state"]
     after = weights(network)
@@ -154,10 +155,9 @@ def held_out_errors(ensemble: DynamicsEnsemble, rows: Rows) -> Tensor:
 
 def test_every_member_returns_to_its_own_best_look(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: dict[int, list[Tensor]] = {}
-    original = fitting.held_out
 
     def spy(network: GaussianStack, *arguments: Tensor) -> HeldOut:
-        found: HeldOut = original(network, *arguments)  # type: ignore[arg-type]  # one of them is an int
+        found = held_out(network, *arguments)  # type: ignore[arg-type]  # one of them is an int
         looks.setdefault(id(network), []).append(found.error.mean(1))
         return found
 
@@ -173,6 +173,21 @@ def test_every_member_returns_to_its_own_best_look(monkeypatch: pytest.MonkeyPat
     order = best.values.argsort().tolist()
     assert report.networks["state"].elites == [order]
     assert ensemble.state_network.elites.tolist() == [order[:2]]
+
+
+def test_a_fit_that_diverged_leaves_no_trace_and_the_next_one_learns() -> None:
+    rows = transitions(LINE, 300, noisy_line)
+    ensemble = DynamicsEnsemble(LINE, replace(SMALL, linear_skip=False), generator(0))
+    fitter = EnsembleFitter(ensemble, replace(QUICK, learning_rate=1e25), generator(1))
+    untouched = {name: p.detach().clone() for name, p in ensemble.named_parameters()}
+    report = fitter.fit(rows, generator(2))
+    assert not math.isfinite(report.networks["state"].train_loss)
+    assert all(torch.equal(p, untouched[name]) for name, p in ensemble.named_parameters())
+    before = held_out_errors(ensemble, rows)
+    for group in fitter.optimisers["state"].param_groups:
+        group["lr"] = 1e-2
+    fitter.fit(rows, generator(3))
+    assert (held_out_errors(ensemble, rows) < 0.5 * before).all()
 
 
 def test_a_fit_stops_when_no_member_has_improved_for_long_enough() -> None:
@@ -381,6 +396,8 @@ def test_rows_that_cannot_be_fitted_are_refused() -> None:
     before = weights(fitter.ensemble)
     with pytest.raises(ValueError, match="row 7 holds a number that is not finite"):
         fitter.fit(rows.with_(next_obs=broken), generator(2))
+    with pytest.raises(ValueError, match="row 7 holds a number that is not finite"):
+        fitter.fit(rows.with_(reward=broken), generator(2))
     assert all(torch.equal(before[name], value) for name, value in fitter.ensemble.state_dict().items())
     with pytest.raises(ValueError, match="4 rows are too few"):
         fitter.fit(rows[:4], generator(2))

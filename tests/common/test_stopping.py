@@ -1,10 +1,21 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from presage.common.stopping import stoppable
+
+
+@pytest.fixture(autouse=True)
+def ordinary_handlers() -> Iterator[None]:
+    """Those of a process in the foreground, wherever the tests run."""
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    terminate = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, terminate)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -28,6 +39,13 @@ def test_a_second_interrupt_interrupts() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_what_a_background_job_ignores_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stoppable() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not stop.asked
 
 
 def test_another_thread_is_never_asked() -> None:
