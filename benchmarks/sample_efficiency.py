@@ -26,6 +26,7 @@ import numpy as np
 
 from benchmarks.claims import Aim, write
 from presage.common import plugins
+from presage.common.circumstances import Circumstances
 from presage.common.curves import SeedCurves, gap_closed, steps_ratio, steps_to
 from presage.common.evaluate import RandomActor, evaluate
 from presage.common.metrics import METRICS_FILE, QUERIES, read_metrics
@@ -205,7 +206,11 @@ class _Watched(Training):
 
 
 def train_curve(scenario: Scenario[Any], path: Path, enough: float = float("inf")) -> Curve:
-    """Run a scenario in `path`, or go on with it there, to its end or to two evaluations in a row of `enough`."""
+    """Run a scenario in `path`, or go on with it there, to its end or to two evaluations in a row of `enough`.
+
+    Raises:
+        CircumstancesError: the run was begun with other code, threads or versions; delete it to begin again.
+    """
     if path.exists() and RunFolder(path).newest() is None:
         shutil.rmtree(path)
     run = RunFolder(path) if path.exists() else RunFolder.create(path, scenario)
@@ -213,6 +218,7 @@ def train_curve(scenario: Scenario[Any], path: Path, enough: float = float("inf"
     training.enough = enough
     tree = run.newest()
     if tree is not None:
+        Circumstances(**tree["circumstances"]).check(training.circumstances(), anyway=False)
         training.restore(tree, run)
     started = time.perf_counter()
     with run.locked():
