@@ -8,13 +8,14 @@ from typing import Any, Literal
 import pytest
 import torch
 
+import presage.scenarios
 from presage.common import plugins
 from presage.common.evaluate import RandomActor, evaluate, first_window
 from presage.common.parts import Parts, build
 from presage.common.scenario import Scenario, read_scenario, write_scenario
 from presage.common.streams import streams
 
-FOLDER = Path(__file__).resolve().parents[2] / "scenarios"
+FOLDER = Path(presage.scenarios.__file__).parent  # the installed one, also where there is no checkout
 NAMES = plugins.names("scenario")
 
 
