@@ -89,7 +89,7 @@ class AORPOConfig:
             ),
             fit=FitConfig(
                 batch_size=4096, weight_decay=(1e-4, 2.5e-4, 2.5e-4, 5e-4), gradient_clip=200.0, max_holdout=200_000,
-                holdout_stretch=1,
+                holdout_stretch=1, loss="likelihood", learning_rate=1e-3, bootstrap=True,
             ),
             opponents=BehaviourCloningConfig(
                 learning_rate=5e-4, entropy_bonus=0.1, window=3072, batch_size=3072, passes=51, patience=5,
