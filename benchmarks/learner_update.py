@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -36,11 +37,11 @@ def products(
     calls: list[Callable[[], torch.Tensor]] = []
     for k, (fan_in, fan_out) in enumerate(pairwise(widths)):
         x, w, g = (torch.randn(stack, *shape) for shape in ((BATCH, fan_in), (fan_in, fan_out), (BATCH, fan_out)))
-        calls.append(lambda x=x, w=w: torch.bmm(x, w))  # type: ignore[misc]  # a lambda's defaults have no types
+        calls.append(partial(torch.bmm, x, w))
         if backward and weights:
-            calls.append(lambda x=x, g=g: torch.bmm(x.transpose(1, 2), g))  # type: ignore[misc]
+            calls.append(partial(torch.bmm, x.transpose(1, 2), g))
         if backward and (inputs or k > 0):
-            calls.append(lambda w=w, g=g: torch.bmm(g, w.transpose(1, 2)))  # type: ignore[misc]
+            calls.append(partial(torch.bmm, g, w.transpose(1, 2)))
     return calls
 
 
