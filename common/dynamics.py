@@ -54,9 +54,9 @@ class EnsembleConfig:
     reward_input: Literal["transition", "joint"] = "transition"
     """what rewards and flags are read from: (state, action, next state) by networks of their own, fed with the
     predicted next state when imagining; or (state, action) by further outputs of the one network (the papers' form)"""
-    vectors: tuple[tuple[int, ...], ...] = ()
-    """groups of state columns, equally many each, that form a vector (the way to a landmark, to another agent): its
-    length and its direction become further inputs, of the present and, for rewards and flags, of the next state"""
+    geometry: bool = True
+    """read the lengths and directions of the vectors that the game declares as well: of the present and, for rewards
+    and flags, of the next state"""
     log_variance: tuple[float, float] = (-10.0, 0.5)
     """first lower and upper bound of the predicted log-variance, in standardised units"""
     learned_bounds: bool = True
@@ -149,7 +149,7 @@ class DynamicsEnsemble(nn.Module):
             "legal": spec.act_dim if spec.legal_varies else 0,
         }
         outcomes = self.rewards + sum(self.flags.values())
-        self.geometry = Geometry(config.vectors, self.state_dim)
+        self.geometry = Geometry(spec.vectors if config.geometry else ())
         acts = spec.act_dim + (spec.n if spec.acting_varies else 0)
         frames, before = (spec.frames - 1) * spec.obs_dim, (spec.frames - 1) * spec.act_dim
         start = self.state_dim + acts + frames
@@ -212,7 +212,7 @@ class DynamicsEnsemble(nn.Module):
             parts += [past.obs.flatten(1), past.act.flatten(1)]
         if self.outcome_network is None and self.rewards + sum(self.flags.values()):
             parts.append(view.desired)
-        return torch.cat([*parts, self.geometry(parts[0])], 1)
+        return torch.cat([*parts, self.geometry.features(parts[0])], 1)
 
     def outcome_inputs(self, inputs: Tensor, next_state: Tensor, view: View) -> Tensor:
         """What the outcome network reads, raw: all that the state network does, the next state, the desired goal.
@@ -220,7 +220,7 @@ class DynamicsEnsemble(nn.Module):
         Args:
             inputs: `(..., B, inputs)`. next_state: `(..., B, S)`.
         """
-        parts = [inputs, next_state, self.geometry(next_state)]
+        parts = [inputs, self.geometry(next_state)]
         if self.spec.goal_dim:
             parts.append(view.desired.expand(*inputs.shape[:-1], -1))
         return torch.cat(parts, -1)

@@ -169,10 +169,22 @@ class GameSpec:
     """whether some agent is ever not acting (turns, deaths)"""
     legal_varies: bool = False
     """whether some discrete action is ever illegal"""
+    vectors: tuple[tuple[int, ...], ...] = ()
+    """groups of indices into the joint observation, equally many each, that form a vector in space (the way to a
+    landmark, to another agent): networks with `geometry=True` read its length and its direction as well"""
 
     def __post_init__(self) -> None:
         if not self.agents:
             raise GameError(f"game {self.name!r} has no agents")
+        if len({len(vector) for vector in self.vectors}) > 1:
+            raise GameError(
+                f"game {self.name!r}: vectors={self.vectors} must be groups of one length: 2 on a plane, 3 in space"
+            )
+        if any(not 0 <= k < self.obs_dim for vector in self.vectors for k in vector):
+            raise GameError(
+                f"game {self.name!r}: vectors={self.vectors} must hold indices into the joint observation, "
+                f"0..{self.obs_dim - 1}"
+            )
         if self.frames < 1:
             raise GameError(f"game {self.name!r}: frames={self.frames} must be >= 1")
         names = [agent.name for agent in self.agents]
@@ -184,6 +196,11 @@ class GameSpec:
                 raise GameError(f"agent {agent.name!r} reads indices {outside} outside 0..{self.obs_dim - 1}")
         if self.achieved and len(self.achieved) != self.goal_dim:
             raise GameError(f"game {self.name!r}: {len(self.achieved)} achieved indices for goal_dim={self.goal_dim}")
+
+    def vectors_of(self, agent: int) -> tuple[tuple[int, ...], ...]:
+        """The vectors that an agent sees whole, as indices into its own observation."""
+        place = {k: own for own, k in enumerate(self.agents[agent].obs)}
+        return tuple(tuple(place[k] for k in vector) for vector in self.vectors if place.keys() >= set(vector))
 
     @property
     def n(self) -> int:

@@ -26,7 +26,7 @@ ILLEGAL = -1e9
 
 @dataclass(frozen=True)
 class Group:
-    """Agents of equal observation width and equal heads, whose networks are stacked."""
+    """Agents of equal observation width, vectors and heads, whose networks are stacked."""
 
     agents: tuple[int, ...]
     obs: Tensor
@@ -34,6 +34,8 @@ class Group:
     act: Tensor
     """(g, a) int64: what each agent writes of the joint action"""
     heads: tuple[Head, ...]
+    vectors: tuple[tuple[int, ...], ...] = ()
+    """vectors in an agent's own observation, as indices into it"""
 
     @property
     def discrete(self) -> bool:
@@ -60,18 +62,19 @@ class Group:
 
 
 def groups_of(spec: GameSpec, device: torch.device | str = "cpu") -> tuple[Group, ...]:
-    """The game's agents grouped by observation width and heads, in order of first appearance."""
-    found: dict[tuple[int, tuple[Head, ...]], list[int]] = {}
+    """The game's agents grouped by observation width, vectors and heads, in order of first appearance."""
+    found: dict[tuple[int, tuple[tuple[int, ...], ...], tuple[Head, ...]], list[int]] = {}
     for i, agent in enumerate(spec.agents):
-        found.setdefault((len(agent.obs), agent.heads), []).append(i)
+        found.setdefault((len(agent.obs), spec.vectors_of(i), agent.heads), []).append(i)
     return tuple(
         Group(
             agents=tuple(agents),
             obs=torch.tensor([spec.agents[i].obs for i in agents], dtype=torch.int64, device=device),
             act=torch.tensor([list(range(spec.act_dim))[spec.act[i]] for i in agents], device=device),
             heads=heads,
+            vectors=vectors,
         )
-        for (_, heads), agents in found.items()
+        for (_, vectors, heads), agents in found.items()
     )
 
 

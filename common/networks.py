@@ -13,11 +13,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from presage.common.geometry import Geometry
+
 Activation = Literal["relu", "silu", "tanh"]
 Initialisation = Literal["uniform", "truncated_normal"]
 
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "relu": nn.functional.relu,
+    "relu": torch.relu_,  # in place: a layer's output is its own, and its gradient needs the inputs alone
     "silu": nn.functional.silu,
     "tanh": torch.tanh,
 }
@@ -57,8 +59,8 @@ class StackedLinear(nn.Module):
         weight, bias = (self.weight.detach(), self.bias.detach()) if frozen else (self.weight, self.bias)
         stack, inputs, outputs = weight.shape
         if x.ndim == 2:  # one wide product instead of M narrow ones that read the same rows
-            wide = x @ weight.transpose(0, 1).reshape(inputs, stack * outputs)
-            return wide.view(len(x), stack, outputs).transpose(0, 1) + bias
+            wide = torch.addmm(bias.view(-1), x, weight.transpose(0, 1).reshape(inputs, stack * outputs))
+            return wide.view(len(x), stack, outputs).transpose(0, 1)
         if len(x) < stack:
             readers, rows = stack // len(x), x.shape[1]
             shared = weight.view(readers, len(x), inputs, outputs).permute(1, 2, 0, 3).flatten(2)
@@ -79,11 +81,13 @@ class StackedMLP(nn.Module):
         rng: torch.Generator,
         activation: Activation = "relu",
         init: Initialisation = "uniform",
+        vectors: Sequence[Sequence[int]] = (),
     ) -> None:
         """
         Args:
             stack: M. inputs, hidden, outputs: the layers' widths; `hidden` may be empty (an affine map).
             rng: draws the weights, layer by layer. activation: after every hidden layer. init: see `StackedLinear`.
+            vectors: groups of input columns that form vectors, whose lengths and directions the first layer reads too.
 
         Raises:
             ValueError: a width or the stack is below 1, or the activation is unknown.
@@ -96,6 +100,8 @@ class StackedMLP(nn.Module):
             raise ValueError(f"activation={activation!r} is unknown; choose one of {', '.join(_ACTIVATIONS)}")
         self.stack, self.inputs, self.outputs = stack, inputs, outputs
         self.activation: Activation = activation
+        self.geometry = Geometry(vectors)
+        widths[0] += self.geometry.width
         self.layers = nn.ModuleList(
             StackedLinear(stack, fan_in, fan_out, rng, init) for fan_in, fan_out in pairwise(widths)
         )
@@ -103,6 +109,7 @@ class StackedMLP(nn.Module):
     def forward(self, x: Tensor, *, frozen: bool = False) -> Tensor:
         """The networks' outputs `(M, B, out)`; `frozen` as in `StackedLinear.forward`."""
         activate = _ACTIVATIONS[self.activation]
+        x = self.geometry(x)
         for layer in self.layers[:-1]:
             x = activate(layer(x, frozen=frozen))
         out: Tensor = self.layers[-1](x, frozen=frozen)
@@ -110,7 +117,7 @@ class StackedMLP(nn.Module):
 
     def member(self, index: int) -> nn.Sequential:
         """Network `index` alone as ordinary torch layers that hold copies of its weights."""
-        plain: list[nn.Module] = []
+        plain: list[nn.Module] = [self.geometry] if self.geometry.width else []
         for layer in self.layers:
             if not isinstance(layer, StackedLinear):
                 raise TypeError(f"expected stacked layers, got {type(layer).__name__}")

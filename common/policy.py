@@ -56,18 +56,24 @@ class JointPolicy(Policy):
         rng: torch.Generator,
         activation: Activation = "relu",
         device: torch.device | str = "cpu",
+        geometry: bool = True,
     ) -> None:
         """
         Args:
             spec: the game. hidden: widths of the hidden layers.
             init_rng: draws the initial weights, on the CPU. rng: draws actions when tianshou's collector asks.
+            geometry: read the lengths and directions of the vectors that an agent sees as well.
         """
         super().__init__(joint_action_space(spec), action_scaling=False, action_bound_method=None)
         self.spec, self.rng = spec, rng
         self.groups = groups_of(spec, device)
         self.actors = nn.ModuleList(
-            StackedMLP(len(g.agents), g.obs.shape[1], hidden, g.parameters, init_rng, activation) for g in self.groups
-        ).to(device)
+            StackedMLP(
+                len(g.agents), g.obs.shape[1], hidden, g.parameters, init_rng, activation,
+                vectors=g.vectors if geometry else (),
+            )
+            for g in self.groups
+        ).to(device)  # fmt: skip
         self.device = torch.device(device)
 
     @staticmethod

@@ -35,6 +35,8 @@ class Declaration:
     achieved: tuple[int, ...] | None = None
     """goal environments: indices into an agent's own flattened `observation` that hold its achieved goal; default:
     none do, and the achieved goal is appended to what the agent observes"""
+    vectors: tuple[tuple[int, ...], ...] = ()
+    """groups of indices into the joint observation that form vectors in space; see `GameSpec.vectors`"""
 
     def __post_init__(self) -> None:
         if self.episode_limit is not None and self.episode_limit < 1:

@@ -75,7 +75,7 @@ class AORPOConfig:
         """
         return cls(
             learner=MASACConfig(
-                hidden=(64, 64), learning_rate=0.01, discount=0.95, target_rate=0.001, target_every=20,
+                geometry=False, hidden=(64, 64), learning_rate=0.01, discount=0.95, target_rate=0.001, target_every=20,
                 initial_temperature=1.0, entropy_target="width",
             ),
             loop=DynaConfig(
@@ -85,15 +85,15 @@ class AORPOConfig:
             ),
             ensemble=EnsembleConfig(
                 members=8, elites=8, hidden=(512, 512, 512), linear_skip=False, target="absolute",
-                normalise_targets=False, reward_input="joint",
+                normalise_targets=False, reward_input="joint", geometry=False,
             ),
             fit=FitConfig(
                 batch_size=4096, weight_decay=(1e-4, 2.5e-4, 2.5e-4, 5e-4), gradient_clip=200.0, max_holdout=200_000,
                 holdout_stretch=1, loss="likelihood", learning_rate=1e-3, bootstrap=True,
             ),
             opponents=BehaviourCloningConfig(
-                learning_rate=5e-4, entropy_bonus=0.1, window=3072, batch_size=3072, passes=51, patience=5,
-                answer="greedy",
+                geometry=False, learning_rate=5e-4, entropy_bonus=0.1, window=3072, batch_size=3072, passes=51,
+                patience=5, answer="greedy",
             ),
             rule="accuracy_ratio",
             switch="official",

@@ -54,6 +54,8 @@ class MASACConfig:
     """tau: share of the critics that moves into their targets, in (0, 1]"""
     target_every: int = 1
     """updates between two moves of the targets; >= 1"""
+    geometry: bool = True
+    """whether policies and critics read the lengths and directions of the vectors that the game declares as well"""
     critic: Literal["joint", "own"] = "joint"
     """what an agent's critic reads: everybody's observations and actions, or its own alone (independent SAC)"""
     discrete_gradient: Literal["gumbel", "expectation"] = "gumbel"
@@ -114,7 +116,9 @@ class MASAC(OffPolicyAlgorithm[JointPolicy]):
             teammates: who speaks for the others in targets and policy losses: an ego's opponent models (AORPO), or
                 None for the others' own current policies.
         """
-        super().__init__(policy=JointPolicy(spec, config.hidden, init_rng, rng, config.activation, device))
+        super().__init__(
+            policy=JointPolicy(spec, config.hidden, init_rng, rng, config.activation, device, config.geometry)
+        )
         self.spec, self.config, self.rng, self.teammates = spec, config, rng, teammates
         self.groups = self.policy.groups
 
@@ -122,8 +126,13 @@ class MASAC(OffPolicyAlgorithm[JointPolicy]):
             own = g.obs.shape[1] + g.act.shape[1]
             return own if config.critic == "own" else spec.obs_dim + spec.act_dim
 
+        def vectors(g: Group) -> tuple[tuple[int, ...], ...]:
+            seen = g.vectors if config.critic == "own" else spec.vectors
+            return seen if config.geometry else ()
+
         self.critic = nn.ModuleList(
-            StackedMLP(2 * len(g.agents), width(g), config.hidden, 1, init_rng, config.activation) for g in self.groups
+            StackedMLP(2 * len(g.agents), width(g), config.hidden, 1, init_rng, config.activation, vectors=vectors(g))
+            for g in self.groups
         ).to(device)
         self.critic_old = deepcopy(self.critic)
         self.critic_old.requires_grad_(False)

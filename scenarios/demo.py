@@ -1,14 +1,14 @@
 """A small run of AORPO on cooperative navigation: what `presage demo` trains."""
 
 from presage.common.cli import script
-from presage.scenarios.particle_models import SPREAD_VECTORS, aorpo
+from presage.scenarios.particle_models import aorpo
 from presage.scenarios.tasks import SPREAD
 
 scenario = SPREAD.scenario(
     "demo",
     "AORPO",
     "AORPO on cooperative navigation, small enough for a few minutes on two cores",
-    aorpo(SPREAD_VECTORS),
+    aorpo(),
     steps=10_000,
     evaluate_every=1_000,
     checkpoint_every=2_000,

@@ -1,14 +1,14 @@
 """AORPO on cooperative communication."""
 
 from presage.common.cli import script
-from presage.scenarios.particle_models import SPEAKER_LISTENER_VECTORS, aorpo
+from presage.scenarios.particle_models import aorpo
 from presage.scenarios.tasks import SPEAKER_LISTENER
 
 scenario = SPEAKER_LISTENER.scenario(
     "speaker_listener_aorpo",
     "AORPO",
     "learned dynamics and opponent models, with adaptive rollouts, on cooperative communication",
-    aorpo(SPEAKER_LISTENER_VECTORS),
+    aorpo(),
 )
 
 

@@ -52,7 +52,7 @@ class Scenario(Protocol):
 def game_spec(scenario: Scenario, *, continuous: bool = False, episode_limit: int = 25) -> GameSpec:
     """The shape of a scenario's game: what the parallel environment of mpe2 has, observations side by side."""
     world = scenario.world
-    agents, first = [], 0
+    agents, vectors, first = [], [], 0
     for body, terms in zip(world.agents, scenario.observed(), strict=True):
         words = 0 if body.silent else world.words
         space: spaces.Space[object]
@@ -61,8 +61,12 @@ def game_spec(scenario: Scenario, *, continuous: bool = False, episode_limit: in
         else:
             space = spaces.Discrete((MOVES if body.movable else 1) * max(words, 1))
         agents.append(AgentSpec.from_space(body.name, range(first, first + len(terms)), space))
+        seen_from = [first + k for k, (_, origin) in enumerate(terms) if origin != world.zero]  # x and y in turn
+        vectors += list(zip(seen_from[::2], seen_from[1::2], strict=True))
         first += len(terms)
-    return GameSpec(name=scenario.name, agents=tuple(agents), obs_dim=first, episode_limit=episode_limit)
+    return GameSpec(
+        name=scenario.name, agents=tuple(agents), obs_dim=first, episode_limit=episode_limit, vectors=tuple(vectors)
+    )
 
 
 class Simulator:

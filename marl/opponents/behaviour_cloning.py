@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from presage.common.game import Carry, GameError, GameSpec, Rows, View, Window
+from presage.common.geometry import Geometry
 from presage.common.heads import Group, answer, entropy, groups_of, join, log_prob
 from presage.common.learner_state import learner_state, restore_learner
 from presage.common.networks import Activation, Normaliser, StackedMLP
@@ -31,6 +32,8 @@ class BehaviourCloningConfig:
     """widths of the hidden layers"""
     activation: Activation = "relu"
     """after every hidden layer"""
+    geometry: bool = True
+    """read the lengths and directions of the vectors that the game declares as well"""
     learning_rate: float = 1e-3
     """Adam's step size; > 0"""
     entropy_bonus: float = 1e-3
@@ -120,12 +123,14 @@ class BehaviourCloning(nn.Module):
         self.egos = spec.n if egos is None else egos
         self.groups = groups_of(spec, device)
         self.normaliser = Normaliser(spec.obs_dim).to(device)
+        self.geometries = [Geometry(g.vectors if config.geometry else ()).to(device) for g in self.groups]
         self.networks = nn.ModuleList(
             StackedMLP(
-                self.egos * len(g.agents), g.obs.shape[1], config.hidden, g.parameters, init_rng, config.activation
+                self.egos * len(g.agents), g.obs.shape[1] + geometry.width, config.hidden, g.parameters, init_rng,
+                config.activation,
             )
-            for g in self.groups
-        ).to(device)
+            for g, geometry in zip(self.groups, self.geometries, strict=True)
+        ).to(device)  # fmt: skip
         self.optimiser = torch.optim.Adam(self.networks.parameters(), lr=config.learning_rate, fused=True)
 
     # -------------------------------------------------------------- answers
@@ -134,10 +139,12 @@ class BehaviourCloning(nn.Module):
         """Per group, the numbers of all distributions `(I, g, M, p)` at ego-major observations `(I M, O)`."""
         if len(obs) % self.egos:
             raise GameError(f"{len(obs)} rows cannot be shared evenly by {self.egos} egos; order them ego after ego")
-        per_ego = self.normaliser(obs).view(self.egos, -1, self.spec.obs_dim)
+        raw, scaled = (x.view(self.egos, -1, self.spec.obs_dim) for x in (obs, self.normaliser(obs)))
         found = []
-        for group, network in zip(self.groups, self.networks, strict=True):
-            read = per_ego[:, :, group.obs].transpose(1, 2)
+        for group, geometry, network in zip(self.groups, self.geometries, self.networks, strict=True):
+            read = scaled[:, :, group.obs].transpose(1, 2)
+            if geometry.width:
+                read = torch.cat([read, geometry.features(raw[:, :, group.obs].transpose(1, 2))], -1)
             found.append(network(read.flatten(0, 1)).view(*read.shape[:3], -1))
         return found
 

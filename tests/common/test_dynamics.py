@@ -93,20 +93,15 @@ def test_actions_keep_their_scale_and_states_are_standardised() -> None:
         assert std[11:16].tolist() == [1.0] * 5, "its action"
 
 
-def test_lengths_and_directions_are_those_of_the_declared_vectors() -> None:
-    geometry = Geometry(((0, 2), (3, 1)), 4)
-    state = torch.tensor([[3.0, 0.0, 4.0, -2.0], [0.0, 0.0, 0.0, 0.5]])
-    wanted = torch.tensor([[5.0, 2.0, 0.6, 0.8, -1.0, 0.0], [0.0, 0.5, 0.0, 0.0, 1.0, 0.0]])
-    torch.testing.assert_close(geometry(state), wanted)
-    assert torch.equal(geometry(state.expand(7, 2, 4))[3], geometry(state))
-
-    rows = random_rows(PLAIN, 6, generator(0))
-    ensemble = DynamicsEnsemble(PLAIN, replace(SMALL, vectors=((0, 1),)), generator(0))
-    found = ensemble.regressions(rows)
-    own = Geometry(((0, 1),), 3)
-    assert torch.equal(found["state"].inputs, torch.cat([rows.obs, rows.act, own(rows.obs)], 1))
-    both = torch.cat([found["state"].inputs, rows.next_obs, own(rows.next_obs)], 1)
-    assert torch.equal(found["outcome"].inputs, both)
+def test_networks_read_the_vectors_that_the_game_declares() -> None:
+    game = replace(PLAIN, vectors=((0, 1),))
+    rows = random_rows(game, 6, generator(0))
+    own = Geometry(((0, 1),))
+    found = DynamicsEnsemble(game, SMALL, generator(0)).regressions(rows)
+    assert torch.equal(found["state"].inputs, torch.cat([rows.obs, rows.act, own.features(rows.obs)], 1))
+    assert torch.equal(found["outcome"].inputs, torch.cat([found["state"].inputs, own(rows.next_obs)], 1))
+    plain = DynamicsEnsemble(game, replace(SMALL, geometry=False), generator(0)).regressions(rows)
+    assert torch.equal(plain["state"].inputs, torch.cat([rows.obs, rows.act], 1))
 
 
 def test_predictions_are_those_of_the_networks_one_by_one() -> None:
@@ -170,10 +165,6 @@ def test_contradictions_are_refused_with_their_numbers(changed: dict[str, object
 def test_what_does_not_fit_the_game_is_refused() -> None:
     with pytest.raises(ValueError, match=r"owners=3 must be 1 .* or 2 \(one for each agent of 'plain'\)"):
         DynamicsEnsemble(PLAIN, replace(SMALL, owners=3), generator(0))
-    with pytest.raises(ValueError, match=r"columns of the state, 0\.\.2"):
-        DynamicsEnsemble(PLAIN, replace(SMALL, vectors=((0, 3),)), generator(0))
-    with pytest.raises(ValueError, match="groups of one length"):
-        DynamicsEnsemble(PLAIN, replace(SMALL, vectors=((0, 1), (0, 1, 2))), generator(0))
 
 
 def test_members_agree_where_they_learned_and_part_elsewhere() -> None:
