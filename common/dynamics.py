@@ -51,9 +51,11 @@ class EnsembleConfig:
     """predict the change of the state (MBPO) or the next state itself (AORPO's code)"""
     normalise_targets: bool = True
     """standardise targets, or what the affine map leaves of them, so that slow columns weigh as much as fast ones"""
-    reward_input: Literal["transition", "joint"] = "transition"
+    reward_input: Literal["transition", "lengths", "joint"] = "transition"
     """what rewards and flags are read from: (state, action, next state) by networks of their own, fed with the
-    predicted next state when imagining; or (state, action) by further outputs of the one network (the papers' form)"""
+    predicted next state when imagining; likewise, but from the next state alone, and of the vectors that the game
+    declares only their lengths, for games that pay for distances; or (state, action) by further outputs of the one
+    network (the papers' form)"""
     geometry: bool = True
     """read the lengths and directions of the vectors that the game declares as well: of the present and, for rewards
     and flags, of the next state"""
@@ -131,13 +133,19 @@ class DynamicsEnsemble(nn.Module):
             reward: gives the rewards instead of learning them. terminates: gives the terminations likewise.
 
         Raises:
-            ValueError: `owners` is neither 1 nor the number of agents.
+            ValueError: `owners` is neither 1 nor the number of agents; rewards are to be read from lengths, and the
+                game declares no vectors.
         """
         super().__init__()
         if config.owners not in (1, spec.n):
             raise ValueError(
                 f"owners={config.owners} must be 1 (one ensemble for all egos) or {spec.n} (one for each agent of "
                 f"{spec.name!r})"
+            )
+        if config.reward_input == "lengths" and not spec.vectors:
+            raise ValueError(
+                f"reward_input='lengths' needs vectors, and {spec.name!r} declares none; take 'transition', or declare "
+                "them (GameSpec.vectors)"
             )
         self.spec, self.config = spec, config
         self.reward_rule, self.termination_rule = reward, terminates
@@ -149,7 +157,8 @@ class DynamicsEnsemble(nn.Module):
             "legal": spec.act_dim if spec.legal_varies else 0,
         }
         outcomes = self.rewards + sum(self.flags.values())
-        self.geometry = Geometry(spec.vectors if config.geometry else ())
+        self.geometry = Geometry(spec.vectors if config.geometry or config.reward_input == "lengths" else ())
+        self.scalars = sorted(set(range(self.state_dim)) - {k for vector in spec.vectors for k in vector})
         acts = spec.act_dim + (spec.n if spec.acting_varies else 0)
         frames, before = (spec.frames - 1) * spec.obs_dim, (spec.frames - 1) * spec.act_dim
         start = self.state_dim + acts + frames
@@ -157,12 +166,14 @@ class DynamicsEnsemble(nn.Module):
         width = self.state_dim + acts + frames + before + self.geometry.width
         goal = spec.goal_dim if outcomes else 0
 
-        def network(inputs: int, columns: int, flags: int, hidden: tuple[int, ...]) -> GaussianStack:
+        def network(
+            inputs: int, columns: int, flags: int, hidden: tuple[int, ...], unscaled: list[int] = known
+        ) -> GaussianStack:
             return GaussianStack(
                 owners=config.owners, members=config.members, elites=config.elites, inputs=inputs, columns=columns,
                 flags=flags, hidden=hidden, activation=config.activation, linear_skip=config.linear_skip,
                 normalise_targets=config.normalise_targets, log_variance=config.log_variance,
-                learned_bounds=config.learned_bounds, unscaled=known, rng=rng,
+                learned_bounds=config.learned_bounds, unscaled=unscaled, rng=rng,
             )  # fmt: skip
 
         self.outcome_network: GaussianStack | None = None
@@ -172,8 +183,13 @@ class DynamicsEnsemble(nn.Module):
             )
         else:
             self.state_network = network(width, self.state_dim, 0, config.hidden)
-            reads = width + self.state_dim + goal + self.geometry.width
-            self.outcome_network = network(reads, self.rewards, outcomes - self.rewards, config.outcome_hidden)
+            flags = outcomes - self.rewards
+            if config.reward_input == "lengths":
+                reads = len(self.scalars) + len(spec.vectors) + goal
+                self.outcome_network = network(reads, self.rewards, flags, config.outcome_hidden, [])
+            else:
+                reads = width + self.state_dim + goal + self.geometry.width
+                self.outcome_network = network(reads, self.rewards, flags, config.outcome_hidden)
 
     @property
     def networks(self) -> tuple[GaussianStack, ...]:
@@ -215,12 +231,16 @@ class DynamicsEnsemble(nn.Module):
         return torch.cat([*parts, self.geometry.features(parts[0])], 1)
 
     def outcome_inputs(self, inputs: Tensor, next_state: Tensor, view: View) -> Tensor:
-        """What the outcome network reads, raw: all that the state network does, the next state, the desired goal.
+        """What the outcome network reads, raw: all that the state network does, the next state, the desired goal; or,
+        with `reward_input="lengths"`, of the next state the lengths of vectors, all other columns, and the goal.
 
         Args:
             inputs: `(..., B, inputs)`. next_state: `(..., B, S)`.
         """
-        parts = [inputs, self.geometry(next_state)]
+        if self.config.reward_input == "lengths":
+            parts = [next_state[..., self.scalars], self.geometry.lengths(next_state)]
+        else:
+            parts = [inputs, self.geometry(next_state)]
         if self.spec.goal_dim:
             parts.append(view.desired.expand(*inputs.shape[:-1], -1))
         return torch.cat(parts, -1)

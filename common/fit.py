@@ -37,6 +37,9 @@ class FitConfig:
     weight_decay: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
     """L2 in the loss (0.5 * decay * sum of squares) on weights, from the input layer to the head; stretched over
     networks of another depth, so that one entry serves every layer"""
+    input_penalty: float = 0.0
+    """weight of the group lasso (Yuan and Lin 2006) on the input layer: the sum over inputs of the norm of an input's
+    weights, beside standardised errors. It silences inputs that do not pay, where rows are few and inputs many; >= 0"""
     loss: Literal["least_squares", "likelihood"] = "least_squares"
     """what fits the means: squared errors, or, as in the papers, the likelihood"""
     variance_weight: float = 0.01
@@ -81,6 +84,8 @@ class FitConfig:
             raise ValueError(f"holdout={self.holdout} must be a share in (0, 1)")
         if not self.variance_weight > 0:
             raise ValueError(f"variance_weight={self.variance_weight} must be > 0")
+        if self.input_penalty < 0:
+            raise ValueError(f"input_penalty={self.input_penalty} must be >= 0")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be > 0")
         if not self.weight_decay or min(self.weight_decay) < 0:
@@ -341,6 +346,8 @@ def network_loss(network: GaussianStack, inputs: Tensor, targets: Tensor, config
     if network.lower.requires_grad:
         penalty = config.bound_penalty * (1.0 if likelihood else config.variance_weight)
         loss = loss + penalty * (network.upper - network.lower).sum((1, 2))
+    if config.input_penalty:
+        loss = loss + config.input_penalty * network.first.weight.square().sum(2).add(1e-12).sqrt().sum(1)
     return loss
 
 

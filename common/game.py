@@ -170,8 +170,8 @@ class GameSpec:
     legal_varies: bool = False
     """whether some discrete action is ever illegal"""
     vectors: tuple[tuple[int, ...], ...] = ()
-    """groups of indices into the joint observation, equally many each, that form a vector in space (the way to a
-    landmark, to another agent): networks with `geometry=True` read its length and its direction as well"""
+    """groups of indices into the joint observation, equally many each, that form a vector in space (a velocity, the
+    way to a landmark): networks with `geometry=True` read its length and its direction as well"""
 
     def __post_init__(self) -> None:
         if not self.agents:

@@ -34,7 +34,10 @@ class Geometry(nn.Module):
         """Lengths and unit vectors alone, `(..., K + K * D)`."""
         if not self.width:
             return obs[..., :0]
-        vectors = obs[..., self.index]
-        length = vectors.norm(dim=-1)
-        unit = vectors / length.clamp(min=1e-3)[..., None]
+        length = self.lengths(obs)
+        unit = obs[..., self.index] / length.clamp(min=1e-3)[..., None]
         return torch.cat([length, unit.flatten(-2)], -1)
+
+    def lengths(self, obs: Tensor) -> Tensor:
+        """The lengths alone, `(..., K)`."""
+        return obs[..., self.index].norm(dim=-1)

@@ -69,7 +69,7 @@ class JointPolicy(Policy):
         self.groups = groups_of(spec, device)
         self.actors = nn.ModuleList(
             StackedMLP(
-                len(g.agents), g.obs.shape[1], hidden, g.parameters, init_rng, activation,
+                len(g.agents), self.width(g), hidden, g.parameters, init_rng, activation,
                 vectors=g.vectors if geometry else (),
             )
             for g in self.groups
@@ -80,9 +80,23 @@ class JointPolicy(Policy):
     def _compile() -> None:
         """Nothing: tianshou compiles its return kernels here, for seconds; joint learners call none of them."""
 
-    def parameters_of(self, view: View) -> list[Tensor]:
-        """For each group the numbers `(g, B, p)` that describe its agents' action distributions."""
-        return [actor(group.read(view.obs)) for actor, group in zip(self.actors, self.groups, strict=True)]
+    def width(self, group: Group) -> int:
+        """Numbers that a network of the group reads."""
+        return group.obs.shape[1]
+
+    def inputs(self, view: View, rows: Tensor | None = None) -> list[Tensor]:
+        """For each group what its agents' networks read: `(g, B, w)`.
+
+        Args:
+            view: R rows. rows: `(N, B)`, those of them that each agent looks at; None: all, in order.
+        """
+        if rows is None:
+            return [group.read(view.obs) for group in self.groups]
+        return [view.obs[rows[list(group.agents)][:, :, None], group.obs[:, None]] for group in self.groups]
+
+    def parameters_of(self, view: View, rows: Tensor | None = None) -> list[Tensor]:
+        """For each group the numbers `(g, B, p)` that describe its agents' action distributions; `rows` as above."""
+        return [actor(inputs) for actor, inputs in zip(self.actors, self.inputs(view, rows), strict=True)]
 
     def answers(self, view: View, rng: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """All agents' actions, differentiable: act `(B, A)` and log-probabilities `(N, B)`; greedy where rng is None.

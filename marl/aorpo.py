@@ -27,6 +27,7 @@ from presage.common.mbpo import build_world
 from presage.common.replay import Replay
 from presage.common.schedules import LengthRamp
 from presage.common.streams import Streams
+from presage.marl.conditional_policy import ConditionalPolicy
 from presage.marl.lengths import LengthRule, Switch, error_from_nll, other_agents, rollout_lengths, who_answers
 from presage.marl.masac import MASAC, MASACConfig
 from presage.marl.opponents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
@@ -55,6 +56,9 @@ class AORPOConfig:
     """whether the model answers while u < n, or, as in the released code, while u + 1 < n"""
     others: Literal["models", "policies"] = "models"
     """who speaks for the others in targets and policy losses: the ego's opponent models, or their own policies"""
+    policy: Literal["own", "predictions"] = "own"
+    """what policies read: their own observation, or, as in the released code, also what their opponent models expect of
+    the others, for which everybody's observation is needed when acting"""
 
     @classmethod
     def official(cls) -> AORPOConfig:
@@ -69,9 +73,9 @@ class AORPOConfig:
         dynamics by one sample of one member, and of the opponents by accuracy and across egos; temperature and policy
         updated before the critics, against a greedy next action.
 
-        What no option says: policies that read the others' predicted actions, one ensemble per ego (one is shared),
-        clipped gradients of learners and opponent models, 2.5 imaginings kept (here 3), one pass between two looks at
-        held-out rows, and a warm-up in which untrained policies act (here random actions) and learn a little.
+        What no option says: one ensemble per ego (one is shared), clipped gradients of learners and opponent models,
+        2.5 imaginings kept (here 3), one pass between two looks at held-out rows, and a warm-up in which untrained
+        policies act (here random actions) and learn a little.
         """
         return cls(
             learner=MASACConfig(
@@ -97,6 +101,7 @@ class AORPOConfig:
             ),
             rule="accuracy_ratio",
             switch="official",
+            policy="predictions",
         )  # fmt: skip
 
     def build(
@@ -116,9 +121,13 @@ class AORPOConfig:
             raise GameError(f"{spec.name!r} has {spec.n} agents; `single` learns for one alone, leave it out")
         opponents = AdaptiveOpponents(self, spec, streams, device) if spec.n > 1 else None
         teammates = opponents.speak if opponents is not None and self.others == "models" else None
-        masac = MASAC(
-            spec, self.learner, streams("learner", "cpu"), streams("update"), device=device, teammates=teammates
-        )
+        init_rng, rng, numbers = streams("learner", "cpu"), streams("update"), self.learner
+        policy = None
+        if opponents is not None and self.policy == "predictions":
+            policy = ConditionalPolicy(
+                spec, opponents.models, numbers.hidden, init_rng, rng, numbers.activation, device, numbers.geometry
+            )
+        masac = MASAC(spec, numbers, init_rng, rng, device=device, teammates=teammates, policy=policy)
         learner, actor = single or (masac, masac.policy)
         world = None
         if self.loop.real_share < 1:

@@ -108,6 +108,7 @@ class MASAC(OffPolicyAlgorithm[JointPolicy]):
         *,
         device: torch.device | str = "cpu",
         teammates: Teammates | None = None,
+        policy: JointPolicy | None = None,
     ) -> None:
         """
         Args:
@@ -115,9 +116,10 @@ class MASAC(OffPolicyAlgorithm[JointPolicy]):
             init_rng: draws initial weights, on the CPU. rng: draws the actions inside updates, on `device`.
             teammates: who speaks for the others in targets and policy losses: an ego's opponent models (AORPO), or
                 None for the others' own current policies.
+            policy: what is improved; None: policies over everybody's own observation.
         """
         super().__init__(
-            policy=JointPolicy(spec, config.hidden, init_rng, rng, config.activation, device, config.geometry)
+            policy=policy or JointPolicy(spec, config.hidden, init_rng, rng, config.activation, device, config.geometry)
         )
         self.spec, self.config, self.rng, self.teammates = spec, config, rng, teammates
         self.groups = self.policy.groups
@@ -147,7 +149,7 @@ class MASAC(OffPolicyAlgorithm[JointPolicy]):
         ]
         """per group, every joint choice of a discrete action where the expectation over them is taken"""
         adam = TorchOptimizerFactory(torch.optim.Adam, lr=config.learning_rate, fused=True)
-        self.policy_optim = self._create_optimizer(self.policy, adam)
+        self.policy_optim = self._create_optimizer(self.policy.actors, adam)
         self.critic_optim = self._create_optimizer(self.critic, adam)
         self.alpha_optim = self._create_optimizer(nn.ParameterList([self.log_alpha]), adam)
         self.updates = 0
@@ -203,8 +205,8 @@ class MASAC(OffPolicyAlgorithm[JointPolicy]):
         """What the agents of every group answer in their rows; the zero action, without entropy, if not acting."""
         acting = rows.of_agent(view.acting) if self.spec.acting_varies else None
         found = []
-        for group, actor, table in zip(self.groups, self.policy.actors, self.choices, strict=True):
-            parameters = actor(_own(group.obs, rows.of(view.obs, group.agents)))
+        described = self.policy.parameters_of(view, rows.index)
+        for group, parameters, table in zip(self.groups, described, self.choices, strict=True):
             legal = None
             if self.spec.legal_varies and group.discrete:
                 legal = _own(group.act, rows.of(view.legal, group.agents))

@@ -8,7 +8,7 @@ scenario = TAG.scenario(
     "tag_aorpo",
     "AORPO",
     "learned dynamics and opponent models among opponents indeed: predators and prey",
-    aorpo(),
+    aorpo(distances=False),
 )
 
 

@@ -105,6 +105,12 @@ class World:
             return entity, n + entity
         return self.moving_rows + entity - n, self.moving_rows + k + entity - n
 
+    @property
+    def first_rows(self) -> frozenset[int]:
+        """The x rows of all positions and velocities: an observation of one is followed by the y row's."""
+        n, first = len(self.agents), self.moving_rows
+        return frozenset([*range(n), *range(2 * n, 3 * n), *range(first, first + len(self.landmarks))])
+
     def velocity_terms(self, agent: int) -> list[Term]:
         """An agent's velocity."""
         n = len(self.agents)

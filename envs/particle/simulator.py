@@ -61,8 +61,7 @@ def game_spec(scenario: Scenario, *, continuous: bool = False, episode_limit: in
         else:
             space = spaces.Discrete((MOVES if body.movable else 1) * max(words, 1))
         agents.append(AgentSpec.from_space(body.name, range(first, first + len(terms)), space))
-        seen_from = [first + k for k, (_, origin) in enumerate(terms) if origin != world.zero]  # x and y in turn
-        vectors += list(zip(seen_from[::2], seen_from[1::2], strict=True))
+        vectors += [(first + k, first + k + 1) for k, (row, _) in enumerate(terms) if row in world.first_rows]
         first += len(terms)
     return GameSpec(
         name=scenario.name, agents=tuple(agents), obs_dim=first, episode_limit=episode_limit, vectors=tuple(vectors)

@@ -182,3 +182,47 @@ def test_members_agree_where_they_learned_and_part_elsewhere() -> None:
     found = ensemble.disagreement(View.of(spec, grid), torch.zeros(5, 1))
     assert found[:3].max() < 0.15
     assert found[3:].min() > 3 * found[:3].max()
+
+
+def test_rewards_can_be_read_from_the_next_states_lengths_alone() -> None:
+    game = replace(REACHING, vectors=((2, 0),))
+    config = replace(SMALL, reward_input="lengths")
+    rows = random_rows(game, 6, generator(0))
+    ensemble = DynamicsEnsemble(game, config, generator(0))
+    found = ensemble.regressions(rows)
+    others = [k for k in range(game.obs_dim) if k not in (0, 2)]
+    length = rows.next_obs[:, [0, 2]].norm(dim=1, keepdim=True)
+    wanted = torch.cat([rows.next_obs[:, others], length, rows.desired], 1)
+    torch.testing.assert_close(found["outcome"].inputs, wanted)
+    EnsembleFitter(ensemble, FitConfig(max_updates=5), generator(0)).fit(
+        random_rows(game, 40, generator(1)), generator(0)
+    )
+    predicted = ensemble.predict(rows.view, rows.act)
+    assert ensemble.outcome_network is not None
+    for m in range(3):
+        state = predicted.mean[m]
+        reads = torch.cat([state[:, others], state[:, [0, 2]].norm(dim=1, keepdim=True), rows.desired], 1)
+        chosen = ensemble.outcome_network.select(torch.tensor([m]))
+        torch.testing.assert_close(predicted.reward_mean[m], ensemble.outcome_network.predict(reads, chosen)[0][0])
+    with pytest.raises(ValueError, match="needs vectors, and 'reaching' declares none"):
+        DynamicsEnsemble(REACHING, config, generator(0))
+
+
+def test_a_distance_is_learned_for_directions_that_were_never_seen() -> None:
+    spec = replace(box_game(2, 1), vectors=((0, 1),))
+
+    def law(obs: torch.Tensor, act: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        return obs, torch.sin(6 * obs.norm(dim=1, keepdim=True))
+
+    seen = transitions(spec, 400, law)
+    above = seen[(seen.obs[:, 1] > 0).nonzero().squeeze(1)]
+    below = seen[(seen.obs[:, 1] < 0).nonzero().squeeze(1)]
+    error = {}
+    for kind in ("transition", "lengths"):
+        config = replace(SMALL, reward_input=kind, hidden=(16,), outcome_hidden=(16,))
+        ensemble = DynamicsEnsemble(spec, config, generator(0))
+        EnsembleFitter(ensemble, FitConfig(max_updates=300, learning_rate=5e-3), generator(0)).fit(above, generator(0))
+        predicted = ensemble.predict(below.view, below.act).reward_mean.mean(0)
+        error[kind] = float((predicted - below.reward).square().mean() / below.reward.var())
+    assert error["lengths"] < 0.2
+    assert error["transition"] > 5 * error["lengths"]

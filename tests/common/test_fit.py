@@ -418,3 +418,41 @@ def test_rows_that_cannot_be_fitted_are_refused() -> None:
 def test_contradictions_are_refused_with_their_numbers(changed: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         replace(QUICK, **changed)  # type: ignore[arg-type]  # fields of several types
+
+
+def test_the_group_lasso_adds_the_norms_of_every_inputs_weights() -> None:
+    ensemble = DynamicsEnsemble(LINE, SMALL, generator(0))
+    network = ensemble.state_network
+    rng = generator(1)
+    inputs, targets = torch.randn(3, 7, 2, generator=rng), torch.randn(3, 7, 1, generator=rng)
+    plain = network_loss(network, inputs, targets, QUICK)
+    held = network_loss(network, inputs, targets, replace(QUICK, input_penalty=0.5))
+    weight = network.first.weight.detach()
+    norms = [sum(float(weight[m, k].norm()) for k in range(2)) for m in range(3)]
+    torch.testing.assert_close(held - plain, 0.5 * torch.tensor(norms), atol=1e-5, rtol=1e-5)
+
+
+def test_the_group_lasso_silences_inputs_that_do_not_pay() -> None:
+    spec = box_game(8, 1)
+
+    def law(obs: Tensor, act: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        after = torch.zeros_like(obs)
+        after[:, 0] = torch.sin(4 * obs[:, 0])
+        return after, torch.zeros(len(obs), 1)
+
+    rows = transitions(spec, 400, law)
+    shares = []
+    for penalty in (0.0, 0.02):
+        config = replace(SMALL, linear_skip=False, target="absolute")
+        ensemble = DynamicsEnsemble(spec, config, generator(0))
+        fit = FitConfig(max_updates=1000, learning_rate=5e-3, input_penalty=penalty, patience=10)
+        EnsembleFitter(ensemble, fit, generator(1)).fit(rows, generator(2))
+        norm = ensemble.state_network.first.weight.detach().norm(dim=2)
+        shares.append(float((norm[:, 1:].mean(1) / norm[:, 0]).mean()))
+    print(shares)
+    assert shares[1] < 0.3 * shares[0]
+
+
+def test_a_negative_group_lasso_is_refused() -> None:
+    with pytest.raises(ValueError, match="input_penalty=-1 must be >= 0"):
+        FitConfig(input_penalty=-1)
