@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +23,14 @@ from presage.envs.particle import GreedySpread, ParticleGame, Spread
 from presage.scenarios.particle_models import aorpo
 
 SEEDS, SIZES, COPIES, TEST_ROWS, RANDOM_SHARE = (0, 1, 2), (1_500, 3_000, 6_000), 20, 5_000, 0.7
-VARIANTS = {
-    "coordinates": ({"reward_input": "transition", "geometry": False}, {}),
-    "lengths_beside": ({"reward_input": "transition"}, {}),
-    "group_lasso": ({"reward_input": "transition"}, {"input_penalty": 0.01}),
-    "lengths_alone": ({"reward_input": "lengths"}, {}),
-}  # fmt: skip
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "coordinates": ({"reward_input": "transition", "geometry": False}, {"renamings": 0}),
+    "lengths_beside": ({"reward_input": "transition"}, {"renamings": 0}),
+    "group_lasso": ({"reward_input": "transition"}, {"renamings": 0, "input_penalty": 0.01}),
+    "lengths_alone": ({"reward_input": "lengths"}, {"renamings": 0}),
+    "renamed": ({"reward_input": "transition"}, {}),
+    "lengths_alone_renamed": ({"reward_input": "lengths"}, {}),
+}
 """what the ensemble reads rewards from, and how it is fitted, beside the scenarios' other numbers"""
 
 

@@ -24,6 +24,7 @@ from presage.common.one_batch import OneBatch
 from presage.common.replay import Replay
 from presage.common.rollout import Answerers, OpponentModels, branch_rollouts
 from presage.common.schedules import LengthRamp
+from presage.common.symmetry import Renamings
 from presage.common.tianshou_rows import BufferReader
 
 Metrics = dict[str, float]
@@ -53,6 +54,8 @@ class DynaConfig:
     """imagined steps of a branch, over epochs of `epoch_steps`"""
     epoch_steps: int = 1_000
     """env steps of one epoch of the horizon's ramp; >= 1"""
+    symmetries: bool = True
+    """show the learner every row under a random one of the renamings that the game declares to change nothing"""
     kept_rollouts: int = 20
     """imaginings that the imagined replay holds at the longest horizon; >= 1"""
 
@@ -158,6 +161,7 @@ class Dyna(OffPolicyAlgorithm[Policy]):
         self.imagined = (
             Replay(spec, rows, egos, device=device, per_ego=opponents is not None) if self.world is not None else None
         )
+        self.renamings = Renamings(spec, device) if config.symmetries and spec.symmetries else None
         self.env_steps = 0
         self.updates = 0
         self.horizon = config.horizon.start
@@ -257,12 +261,20 @@ class Dyna(OffPolicyAlgorithm[Policy]):
         """The rows of one update: real ones for everybody, then imagined ones, equally many for each ego."""
         size = self.config.batch_size
         if self.imagined is None or min(self.imagined.filled) == 0:
-            return replay.rows(replay.sample(size, self.sample_rng))
+            return self._renamed(replay.rows(replay.sample(size, self.sample_rng)), size)
         real = round(self.config.real_share * size)
-        imagined = self.imagined.rows(self.imagined.sample_lanes(size - real, self.sample_rng))
+        share = size - real
+        imagined = self._renamed(self.imagined.rows(self.imagined.sample_lanes(share, self.sample_rng)), share)
         if real == 0:
             return imagined
-        return concatenate([replay.rows(replay.sample(real, self.sample_rng)), imagined])
+        return concatenate([self._renamed(replay.rows(replay.sample(real, self.sample_rng)), real), imagined])
+
+    def _renamed(self, rows: Rows, size: int) -> Rows:
+        """Rows under random renamings; `size` of them are drawn and serve every ego, whose rows stay equally many."""
+        if self.renamings is None or size == 0:
+            return rows
+        chosen = self.renamings.draw(size, self.sample_rng)
+        return self.renamings.rows(rows, chosen.repeat(len(rows) // size))
 
     def improve(self, replay: Replay) -> TrainingStats:
         """One update of the learner on a fresh mix."""

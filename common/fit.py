@@ -16,11 +16,15 @@ from presage.common.dynamics import DynamicsEnsemble, Regression
 from presage.common.ensemble import GaussianStack, gaussian_nll, least_squares
 from presage.common.game import Rows, Window
 from presage.common.held_out_scores import HeldOut, by_group, held_out, mean_over_live
-from presage.common.holdout import Numbered, Split
+from presage.common.holdout import Numbered, Split, repeated
 from presage.common.linear_path import solve_linear_path
+from presage.common.symmetry import Renamings
 
 _PERFECT = 1e-6
 """share of the variance below which a smaller error is no improvement"""
+
+_MOST_RENAMED = 250_000
+"""rows of a fit, renamed copies included"""
 
 _LEAST_NOISE = 1e-3
 """smallest factor on a predicted standard deviation"""
@@ -55,6 +59,9 @@ class FitConfig:
     holdout_stretch: int = 100
     """consecutive steps of an episode that are held out together, so that held-out rows have no neighbours among the
     training rows; >= 1"""
+    renamings: int = 8
+    """copies of every training row, each under a random one of the renamings that the game declares to change nothing;
+    fewer where rows are many (250,000 in all), none where every ego has an ensemble of its own; >= 0"""
     bootstrap: bool = False
     """every member trains on its own resample of the training rows (PETS, MBPO); otherwise on all of them, in an order
     of its own"""
@@ -84,6 +91,8 @@ class FitConfig:
             raise ValueError(f"holdout={self.holdout} must be a share in (0, 1)")
         if not self.variance_weight > 0:
             raise ValueError(f"variance_weight={self.variance_weight} must be > 0")
+        if self.renamings < 0:
+            raise ValueError(f"renamings={self.renamings} must be >= 0")
         if self.input_penalty < 0:
             raise ValueError(f"input_penalty={self.input_penalty} must be >= 0")
         if not self.learning_rate > 0:
@@ -145,6 +154,7 @@ class EnsembleFitter:
 
     def __init__(self, ensemble: DynamicsEnsemble, config: FitConfig, rng: torch.Generator) -> None:
         self.ensemble, self.config = ensemble, config
+        self.renamings = Renamings(ensemble.spec, next(ensemble.parameters()).device)
         self.salt = int(torch.randint(2**31 - 1, (1,), generator=rng, device=rng.device))
         self.fits = 0
         self.updates = 0
@@ -184,6 +194,15 @@ class EnsembleFitter:
         split = Split.of(numbered, owners, config.holdout, config.max_holdout, self.salt)
         members = self.ensemble.config.members
         resamples = split.resamples(numbered, members, self.salt, config.bootstrap)
+        images = self._images(len(rows))
+        if images:
+            split, resamples = split.repeated(images, len(rows)), repeated(resamples, images, len(rows))
+            chosen = self.renamings.draw((images + 1) * len(rows), rng)
+            chosen[: len(rows)] = 0  # as they are
+            index = torch.arange(len(rows), device=rows.obs.device).repeat(images + 1)
+            rows = self.renamings.rows(rows[index], chosen)
+            if window is not None:
+                window = self.renamings.window(window[index], chosen)
         regressions = self.ensemble.regressions(rows, window)
         for regression in regressions.values():
             _check_finite(regression)
@@ -198,6 +217,12 @@ class EnsembleFitter:
         self.fits += 1
         rows_trained, rows_held = (max(map(len, part)) for part in (split.train, split.held_out))
         return FitReport(train_rows=rows_trained, held_out_rows=rows_held, networks=reports)
+
+    def _images(self, rows: int) -> int:
+        """Renamed copies of every row."""
+        if self.renamings.count == 1 or self.ensemble.config.owners > 1:
+            return 0
+        return min(self.config.renamings, max(0, _MOST_RENAMED // rows - 1))
 
     def _prepare(self, regression: Regression, split: Split) -> None:
         """Take statistics, and solve linear paths, on every owner's training rows."""

@@ -147,6 +147,23 @@ class AgentSpec:
         return self.start or (0,) * len(self.heads)
 
 
+@dataclass(frozen=True)
+class Symmetry:
+    """A renaming of interchangeable things (agents, landmarks) under which dynamics and rewards stay the same.
+
+    Every field says for each place after the renaming which place it is taken from.
+    """
+
+    obs: tuple[int, ...]
+    """(O) of the joint observation"""
+    act: tuple[int, ...]
+    """(A) of the joint action"""
+    agents: tuple[int, ...]
+    """(N)"""
+    goal: tuple[int, ...] = ()
+    """(G) of the joint goal vector"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GameSpec:
     """The shape of a game: its agents, its joint vectors, and which flags vary from row to row."""
@@ -172,6 +189,8 @@ class GameSpec:
     vectors: tuple[tuple[int, ...], ...] = ()
     """groups of indices into the joint observation, equally many each, that form a vector in space (a velocity, the
     way to a landmark): networks with `geometry=True` read its length and its direction as well"""
+    symmetries: tuple[Symmetry, ...] = ()
+    """renamings that change nothing, the identity left out: rows can be learned from under each of them"""
 
     def __post_init__(self) -> None:
         if not self.agents:
@@ -190,12 +209,33 @@ class GameSpec:
         names = [agent.name for agent in self.agents]
         if len(set(names)) != len(names):
             raise GameError(f"game {self.name!r}: agent names {names} are not unique")
+        self._check_symmetries()
         for agent in self.agents:
             outside = [k for k in agent.obs if not 0 <= k < self.obs_dim]
             if outside:
                 raise GameError(f"agent {agent.name!r} reads indices {outside} outside 0..{self.obs_dim - 1}")
         if self.achieved and len(self.achieved) != self.goal_dim:
             raise GameError(f"game {self.name!r}: {len(self.achieved)} achieved indices for goal_dim={self.goal_dim}")
+
+    def _check_symmetries(self) -> None:
+        sizes = {"obs": self.obs_dim, "act": self.act_dim, "agents": self.n, "goal": self.goal_dim}
+        for symmetry in self.symmetries:
+            for name, size in sizes.items():
+                places = getattr(symmetry, name)
+                if sorted(places) != list(range(size)):
+                    raise GameError(
+                        f"game {self.name!r}: a symmetry's {name}={places} must be an order of 0..{size - 1}"
+                    )
+            for i, old in enumerate(symmetry.agents):
+                slice_ = self.act[old]
+                taken = symmetry.act[self.act[i]]
+                if self.agents[i].heads != self.agents[old].heads or not set(taken) <= set(
+                    range(slice_.start, slice_.stop)
+                ):
+                    raise GameError(
+                        f"game {self.name!r}: a symmetry takes agent {i}'s place from agent {old}; its actions must "
+                        f"be of the same kind and come from that one's, {slice_.start}..{slice_.stop - 1}, got {taken}"
+                    )
 
     def vectors_of(self, agent: int) -> tuple[tuple[int, ...], ...]:
         """The vectors that an agent sees whole, as indices into its own observation."""
@@ -321,7 +361,11 @@ class GameSpec:
         for agent in data["agents"]:
             heads = tuple(Head(**head) for head in agent["heads"])
             agents.append(AgentSpec(**{k: tuples(v) for k, v in agent.items() if k != "heads"}, heads=heads))
-        return cls(**{k: tuples(v) for k, v in data.items() if k != "agents"}, agents=tuple(agents))
+        symmetries = (
+            Symmetry(**{k: tuples(v) for k, v in symmetry.items()}) for symmetry in data.get("symmetries", ())
+        )
+        numbers = {k: tuples(v) for k, v in data.items() if k not in ("agents", "symmetries")}
+        return cls(**numbers, agents=tuple(agents), symmetries=tuple(symmetries))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -517,6 +561,9 @@ class Window:
 
     def __len__(self) -> int:
         return len(self.obs)
+
+    def __getitem__(self, index: Any) -> Window:
+        return Window(obs=self.obs[index], act=self.act[index], valid=self.valid[index], now=self.now[index])
 
 
 class Actor(Protocol):

@@ -40,4 +40,5 @@ class Geometry(nn.Module):
 
     def lengths(self, obs: Tensor) -> Tensor:
         """The lengths alone, `(..., K)`."""
-        return obs[..., self.index].norm(dim=-1)
+        lengths: Tensor = obs[..., self.index].norm(dim=-1)
+        return lengths

@@ -108,6 +108,10 @@ class Split:
         turn = torch.arange(width, device=lists[0].device)
         return torch.stack([rows[turn % len(rows)] for rows in lists])
 
+    def repeated(self, images: int, rows: int) -> Split:
+        """The same split where `images` copies of all `rows` rows follow them; copies only train."""
+        return Split(train=tuple(repeated(own, images, rows) for own in self.train), held_out=self.held_out)
+
     def scored(self, members: int) -> tuple[Tensor, Tensor]:
         """`(M, H)` held-out rows of every network, and `(M, H)` weights, 0 where a row only fills up."""
         width = max(len(rows) for rows in self.held_out)
@@ -115,3 +119,8 @@ class Split:
         rows = torch.stack([own[turn % len(own)] for own in self.held_out])
         weights = torch.stack([(turn < len(own)).float() for own in self.held_out])
         return rows.repeat_interleave(members, 0), weights.repeat_interleave(members, 0)
+
+
+def repeated(index: Tensor, images: int, rows: int) -> Tensor:
+    """Indices `(..., W)` into `rows` rows, and into `images` copies of them that follow: `(..., (1 + images) W)`."""
+    return torch.cat([index + k * rows for k in range(images + 1)], -1)

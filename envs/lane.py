@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from gymnasium import spaces
 
-from presage.common.game import GameError, GameSpec
+from presage.common.game import GameError, GameSpec, Symmetry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,8 @@ class Declaration:
     none do, and the achieved goal is appended to what the agent observes"""
     vectors: tuple[tuple[int, ...], ...] = ()
     """groups of indices into the joint observation that form vectors in space; see `GameSpec.vectors`"""
+    symmetries: tuple[Symmetry, ...] = ()
+    """renamings under which the game stays the same; see `GameSpec.symmetries`"""
 
     def __post_init__(self) -> None:
         if self.episode_limit is not None and self.episode_limit < 1:

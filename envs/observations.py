@@ -176,6 +176,7 @@ def joint_spec(
         achieved=tuple(k for reader in readers for k in reader.achieved),
         frames=declared.frames,
         vectors=declared.vectors,
+        symmetries=declared.symmetries,
         episode_limit=declared.episode_limit,
         terminates=True if declared.terminates is None else declared.terminates,
         acting_varies=turns if declared.acting_varies is None else declared.acting_varies,

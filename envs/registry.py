@@ -131,19 +131,21 @@ def _mpe(name: str, copies: int, workers: int, options: dict[str, Any]) -> Vecto
         "frames": HIDES_VELOCITIES.get(name, 1),
         "episode_limit": options.get("max_cycles", accepted["max_cycles"].default),
         "terminates": bool(options.get("terminate_on_success", False)),
-        "vectors": _mpe_vectors(name, options.get("N", 3)),
+        **_mpe_structure(name, options.get("N", 3)),
     }
     return VectorGame(partial(module.parallel_env, **options), copies, workers, Declaration(**(known | declared)))
 
 
-def _mpe_vectors(name: str, agents: int) -> tuple[tuple[int, ...], ...]:
-    """Which observations of an mpe2 game are ways from one body to another, as our own game of that name says."""
+def _mpe_structure(name: str, agents: int) -> dict[str, Any]:
+    """Vectors and symmetries of an mpe2 game, where there is a game of ours that is equal to it."""
     package = importlib.import_module("presage.envs.particle")
     if name == "simple_spread_v3":
-        return tuple(package.game_spec(package.Spread(agents=agents)).vectors)
-    if name == "simple_speaker_listener_v4":
-        return tuple(package.game_spec(package.SpeakerListener()).vectors)
-    return ()
+        spec = package.game_spec(package.Spread(agents=agents))
+    elif name == "simple_speaker_listener_v4":
+        spec = package.game_spec(package.SpeakerListener())
+    else:
+        return {}
+    return {"vectors": spec.vectors, "symmetries": spec.symmetries}
 
 
 def _gymnasium(name: str, copies: int, workers: int, options: dict[str, Any]) -> VectorGame:

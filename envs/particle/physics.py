@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,6 +66,14 @@ class WorldState:
     """(B, V): what the scenario keeps of its own, such as the colour of a goal"""
 
 
+class Renaming(NamedTuple):
+    """For every place after the renaming, the agent, landmark or private number that comes there."""
+
+    agents: tuple[int, ...]
+    landmarks: tuple[int, ...]
+    private: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class World:
     """The bodies of a scenario and where each number of their state lies."""
@@ -110,6 +119,26 @@ class World:
         """The x rows of all positions and velocities: an observation of one is followed by the y row's."""
         n, first = len(self.agents), self.moving_rows
         return frozenset([*range(n), *range(2 * n, 3 * n), *range(first, first + len(self.landmarks))])
+
+    def renamed(self, agents: Sequence[int], landmarks: Sequence[int], private: Sequence[int]) -> list[int]:
+        """For every row of the state, the row that it is taken from where bodies and private numbers change places.
+
+        Raises:
+            GameError: a speaker is to change places.
+        """
+        moved = [i for i, old in enumerate(agents) if i != old]
+        if set(moved) & set(self.speakers):
+            raise GameError(f"agents {moved} cannot change places: their words would have to as well")
+        n, k, rows = len(self.agents), len(self.landmarks), list(range(self.zero + 1))
+        for i, old in enumerate(agents):
+            for first in (0, n, 2 * n, 3 * n):
+                rows[first + i] = first + old
+        for i, old in enumerate(landmarks):
+            for first in (self.moving_rows, self.moving_rows + k):
+                rows[first + i] = first + old
+        for i, old in enumerate(private):
+            rows[self.zero - self.private + i] = self.zero - self.private + old
+        return rows
 
     def velocity_terms(self, agent: int) -> list[Term]:
         """An agent's velocity."""

@@ -5,15 +5,20 @@ The game and the kernel both step through this, so that what is imagined is what
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Protocol
 
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from presage.common.game import AgentSpec, GameSpec
+from presage.common.game import AgentSpec, GameSpec, Symmetry
 from presage.envs.particle.controls import MOVES, Controls
-from presage.envs.particle.physics import Differences, Physics, Term, World, WorldState
+from presage.envs.particle.physics import Differences, Physics, Renaming, Term, World, WorldState
+
+MOST_SYMMETRIES = 64
+"""renamings that a game declares at most: an even choice where there are more"""
 
 
 class Scenario(Protocol):
@@ -31,6 +36,10 @@ class Scenario(Protocol):
 
     def observed(self) -> tuple[tuple[Term, ...], ...]:
         """Per agent, the numbers it sees, each a difference of two rows of the state."""
+        ...
+
+    def interchangeable(self) -> list[Renaming]:
+        """Orders of bodies (and of private numbers with them) under which the game is the same, the given one too."""
         ...
 
     def draw(self, copies: int, rng: torch.Generator) -> WorldState:
@@ -64,8 +73,30 @@ def game_spec(scenario: Scenario, *, continuous: bool = False, episode_limit: in
         vectors += [(first + k, first + k + 1) for k, (row, _) in enumerate(terms) if row in world.first_rows]
         first += len(terms)
     return GameSpec(
-        name=scenario.name, agents=tuple(agents), obs_dim=first, episode_limit=episode_limit, vectors=tuple(vectors)
-    )
+        name=scenario.name, agents=tuple(agents), obs_dim=first, episode_limit=episode_limit, vectors=tuple(vectors),
+        symmetries=symmetries(scenario, [agent.width for agent in agents]),
+    )  # fmt: skip
+
+
+def symmetries(scenario: Scenario, widths: Sequence[int]) -> tuple[Symmetry, ...]:
+    """The scenario's renamings in terms of joint observations and actions; `widths`: of the agents' actions."""
+    world, seen = scenario.world, scenario.observed()
+    starts = [list(accumulate(sizes, initial=0)) for sizes in (map(len, seen), widths)]
+    renamings = scenario.interchangeable()
+    found = []
+    for renaming in renamings[:: max(1, -(-len(renamings) // MOST_SYMMETRIES))]:
+        taken_from = world.renamed(*renaming)
+        obs: list[int] = []
+        act: list[int] = []
+        for terms, old in zip(seen, renaming.agents, strict=True):
+            places: dict[Term, list[int]] = {}
+            for column, term in enumerate(seen[old], starts[0][old]):
+                places.setdefault(term, []).append(column)
+            obs += [places[taken_from[row], taken_from[origin]].pop(0) for row, origin in terms]
+            act += range(starts[1][old], starts[1][old] + widths[old])
+        found.append(Symmetry(tuple(obs), tuple(act), renaming.agents))
+    same = tuple(range(len(widths)))
+    return tuple(s for s in found if s.agents != same or s.obs != tuple(range(len(s.obs))))
 
 
 class Simulator:

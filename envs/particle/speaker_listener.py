@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 
 import torch
 from torch import Tensor
 
-from presage.envs.particle.physics import Body, Term, World, WorldState
+from presage.envs.particle.physics import Body, Renaming, Term, World, WorldState
 
 LANDMARKS = 3
 WORDS = 3
@@ -51,6 +52,10 @@ class SpeakerListener:
         for entity in range(2, 2 + LANDMARKS):
             listener += world.position_terms(entity, 1)
         return tuple(world.private_terms()), (*listener, *world.message_terms(0))
+
+    def interchangeable(self) -> list[Renaming]:
+        """Landmarks are alike, and each takes its colour along."""
+        return [Renaming((0, 1), order, order) for order in permutations(range(LANDMARKS))]
 
     def draw(self, copies: int, rng: torch.Generator) -> WorldState:
         """A uniform goal; agents and landmarks uniform in [-1, 1]^2, at rest, nothing said yet."""

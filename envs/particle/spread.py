@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from presage.common.game import GameError
-from presage.envs.particle.physics import Body, Term, World, WorldState
+from presage.envs.particle.physics import Body, Renaming, Term, World, WorldState
 
 AGENT_SIZE = 0.15
 UNUSED_WORDS = 2
@@ -68,6 +69,11 @@ class Spread:
                 terms += world.message_terms(j)
             seen.append(tuple(terms))
         return tuple(seen)
+
+    def interchangeable(self) -> list[Renaming]:
+        """Agents are alike, and so are landmarks."""
+        orders = list(permutations(range(self.agents)))
+        return [Renaming(agents, landmarks) for agents in orders for landmarks in orders]
 
     def draw(self, copies: int, rng: torch.Generator) -> WorldState:
         """Agents and landmarks uniform in [-1, 1]^2, agents at rest."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from presage.common.game import GameError, GameSpec, View, Window
+from presage.common.symmetry import Renamings
 from presage.envs.particle import ParticleGame, Scenario, SpeakerListener, Spread, TrueKernel
 from tests.envs.particle.mpe2_reference import SCENARIOS, Reference, joint_actions, named, world_state
 
@@ -98,3 +99,35 @@ def test_observations_of_another_game_are_refused() -> None:
     kernel = TrueKernel(SpeakerListener())
     with pytest.raises(GameError, match=r"'speaker_listener'.*14.*got 54"):
         kernel.init(window(kernel.spec, torch.zeros(2, 54)), torch.zeros(2, dtype=torch.int16), RNG)
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize(
+    ("scenario", "renamings"),
+    [
+        (Spread(), 35),
+        (Spread(agents=2), 3),
+        (Spread(reward="original"), 35),
+        (Spread(agents=4), 63),
+        (SpeakerListener(), 5),
+    ],
+    ids=str,
+)
+def test_renamed_rows_are_rows_of_the_game(scenario: Scenario, renamings: int, continuous: bool) -> None:
+    """What the game makes of a renamed view and action is what it made of the plain ones, renamed."""
+    rows = 30
+    game = ParticleGame(scenario, rows, dtype=torch.float64, continuous=continuous)
+    assert len(set(game.spec.symmetries)) == renamings
+    game.reset(0)
+    game.inject(world_state(scenario, 7, rows, spread=0.4))
+    table = Renamings(game.spec)
+    kernel = TrueKernel(scenario, dtype=torch.float64, continuous=continuous)
+    for t in range(4):
+        played, _ = game.step(joint_actions(game.spec, t, rows))
+    for renaming in range(table.count):
+        renamed = table.rows(played, torch.full((rows,), renaming))
+        game.spec.check_action(renamed.act)
+        carry = kernel.init(window(game.spec, renamed.obs), renamed.ego, RNG)
+        _, outcome = kernel.step(carry, renamed.view, renamed.act, RNG)
+        torch.testing.assert_close(outcome.after.obs, renamed.next_obs, rtol=0, atol=1e-10)
+        torch.testing.assert_close(outcome.reward, renamed.reward, rtol=0, atol=1e-10)

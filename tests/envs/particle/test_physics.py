@@ -15,7 +15,7 @@ from torch import Tensor
 
 from presage.common.game import GameError
 from presage.envs.particle import Body, World, WorldState, game_spec
-from presage.envs.particle.physics import Differences, Physics, Term
+from presage.envs.particle.physics import Differences, Physics, Renaming, Term
 from presage.envs.particle.simulator import Simulator
 from tests.envs.particle.mpe2_reference import joint_actions
 
@@ -97,6 +97,9 @@ class Bare:
 
     def observed(self) -> tuple[tuple[Term, ...], ...]:
         return tuple(tuple(self.world.position_terms(i)) for i in range(len(self.world.agents)))
+
+    def interchangeable(self) -> list[Renaming]:
+        return []
 
     def draw(self, copies: int, rng: torch.Generator) -> WorldState:
         raise NotImplementedError
