@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -186,6 +187,15 @@ def write(
     path.write_text(claim.to_json(), encoding="utf-8")
     print(table([claim], root))
     return path
+
+
+def imported(root: Path = ROOT) -> list[str]:
+    """The files under `root` that this process has imported, this one left out: what a long study depends on."""
+    files = {
+        Path(file).resolve() for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))
+    }
+    inside = [path.relative_to(root) for path in files - {Path(__file__).resolve()} if path.is_relative_to(root)]
+    return sorted(path.as_posix() for path in inside if (root / path).is_file() and not path.parts[0].startswith("."))
 
 
 def read(root: Path = ROOT) -> list[Claim]:

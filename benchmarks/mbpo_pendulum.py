@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.claims import Aim, write
+from benchmarks.claims import Aim, imported, write
 from benchmarks.sample_efficiency import ROOT, Curves, train_curve
 from presage.common import plugins
 from presage.common.curves import SeedCurves, steps_to
@@ -69,7 +69,7 @@ def report() -> None:
                         f"{task}_mbpo_reached_{mark}": float(reached.reached)}  # fmt: skip
         figures[f"steps_ratio_to_sac_{task}"] = max(ratios)
     path = write(
-        "mbpo_pendulum", figures=figures, seeds=list(SEEDS), depends=["common", "envs", "scenarios"],
+        "mbpo_pendulum", figures=figures, seeds=list(SEEDS), depends=imported(),
         aims={f"steps_ratio_to_sac_{task}": Aim(op="<=", value=0.2) for task in TASKS},
         notes="the ratio is the larger one of SAC's return at 10,000 and at 20,000 env steps",
     )  # fmt: skip

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.claims import Aim, write
+from benchmarks.claims import Aim, commit, imported, write
 from presage.common import plugins
 from presage.common.circumstances import Circumstances
 from presage.common.curves import SeedCurves, gap_closed, steps_ratio, steps_to
@@ -42,11 +42,13 @@ RATIOS = (0.2, 0.5, 1.0, 2.0, 5.0)
 """updates per env step that every arm is swept over"""
 TUNING_SEEDS, TUNING_EPISODES = (100,), 2_000_000_011
 SEEDS, EPISODES = (0, 1, 2, 3, 4), 1_000_000_007
+EVALUATED = 64
+"""episodes of an evaluation"""
 SHARE = 0.6
 """of the gap between the random policy and the scripted reference: the threshold"""
 
 Curve = dict[str, Any]
-"""one finished run: env_steps, returns, queries, lengths, seconds"""
+"""one finished run: env_steps, returns, queries, lengths, seconds, and the commit that it was made from"""
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,7 @@ class Study:
     arms: Mapping[str, Scenario[Any]]
     """by label; "AORPO", "MASAC" and "perfect model" are compared by name"""
     steps: Mapping[str, int]
-    """env steps of the measured runs, by arm"""
-    sweep_updates: int
-    """most updates of a run of the sweep, which limits its env steps"""
+    """env steps of a run, by arm; runs of the sweep end earlier where they hold the threshold"""
     evaluate_every: int
     """env steps between two evaluations"""
     borrowed: Mapping[str, str]
@@ -101,19 +101,22 @@ class Study:
         return Curves(self.name)
 
     def levels(self, episodes_seed: int) -> tuple[float, float]:
-        """Returns of the random policy and of the scripted reference on the evaluation's episodes."""
+        """Returns of the random policy (over eight draws of its actions) and of the scripted reference on the very
+        episodes that runs are evaluated on.
+        """
         key = f"levels/{episodes_seed}"
         if key not in self.kept.read():
             scenario = self.arms["AORPO"]
             parts = Parts.of(scenario)
-            game = parts.evaluation_game(scenario.game, 256)
+            game = parts.evaluation_game(scenario.game, EVALUATED)
             rng = streams(episodes_seed)("random")
-            random = evaluate(game, RandomActor(game.spec), 256, episodes_seed, rng=rng).mean_return
+            drawn = [evaluate(game, RandomActor(game.spec), EVALUATED, episodes_seed, rng=rng) for _ in range(8)]
+            random = float(np.mean([found.mean_return for found in drawn]))
             if parts.reference is None:
                 raise ValueError(f"{scenario.name} names no scripted reference to measure the gap against")
             scripted = parts.reference(game.spec, scenario.game.options)
             self.kept.keep(
-                key, {"random": random, "reference": evaluate(game, scripted, 256, episodes_seed).mean_return}
+                key, {"random": random, "reference": evaluate(game, scripted, EVALUATED, episodes_seed).mean_return}
             )
         found = self.kept.read()[key]
         return found["random"], found["reference"]
@@ -124,12 +127,12 @@ class Study:
         return random + SHARE * (reference - random)
 
 
-def study(name: str, task: str, steps: int, baseline_steps: int, sweep_updates: int, notes: str = "") -> Study:
+def study(name: str, task: str, steps: int, baseline_steps: int, evaluate_every: int, notes: str = "") -> Study:
     """AORPO, its baselines, its limit and its ablations on one task.
 
     Args:
         name: of the claims file. task: what the scenarios' names begin with. steps, baseline_steps: env steps of the
-            model-based and of the model-free arms. sweep_updates: most updates of a run of the sweep.
+            model-based and of the model-free arms. evaluate_every: env steps between two evaluations.
     """
     scenarios = {
         label: plugins.load("scenario", f"{task}_{method}")
@@ -139,10 +142,11 @@ def study(name: str, task: str, steps: int, baseline_steps: int, sweep_updates: 
     aorpo = scenarios["AORPO"]
     for label, rule in (("ask always", "ask_always"), ("uniform", "uniform")):
         scenarios[label] = replace(aorpo, method=replace(aorpo.method, rule=rule))
+    scenarios["conditional"] = replace(aorpo, method=replace(aorpo.method, policy="predictions"))
     free = ("MASAC", "independent SAC")
     return Study(
         name=name, arms=scenarios, steps={arm: baseline_steps if arm in free else steps for arm in scenarios},
-        sweep_updates=sweep_updates, evaluate_every=1_000, borrowed={"ask always": "AORPO", "uniform": "AORPO"},
+        evaluate_every=evaluate_every, borrowed=dict.fromkeys(("ask always", "uniform", "conditional"), "AORPO"),
         aims={
             "steps_ratio_to_masac": Aim(op="<=", value=0.45), "gap_closed": Aim(op=">=", value=SHARE),
             "steps_ratio_to_perfect_model": Aim(op="<=", value=1.25),
@@ -170,11 +174,7 @@ class Job:
     @property
     def steps(self) -> int:
         """Its budget of env steps."""
-        budget = self.study.steps[self.arm]
-        if not self.tuning:
-            return budget
-        every = self.study.evaluate_every
-        return max(every, min(budget, int(self.study.sweep_updates / self.ratio)) // every * every)
+        return self.study.steps[self.arm]
 
     def scenario(self) -> Scenario[Any]:
         """The arm's scenario with this run's numbers, on one thread of the CPU."""
@@ -183,7 +183,8 @@ class Job:
         return replace(
             base, method=replace(base.method, loop=loop), steps=self.steps, seed=self.seed, threads=1, device="cpu",
             evaluate_every=self.study.evaluate_every, checkpoint_every=4 * self.study.evaluate_every,
-            keep_checkpoints=1, evaluation_seed=TUNING_EPISODES if self.tuning else EPISODES,
+            keep_checkpoints=1, evaluation_episodes=EVALUATED,
+            evaluation_seed=TUNING_EPISODES if self.tuning else EPISODES,
         )  # fmt: skip
 
     def run(self) -> Curve:
@@ -235,6 +236,7 @@ def train_curve(scenario: Scenario[Any], path: Path, enough: float = float("inf"
         "queries": [record.get(QUERIES, 0) for record in records],
         "lengths": lengths if any(value is not None for row in lengths for value in row) else None,
         "seconds": round(time.perf_counter() - started, 1),
+        "commit": commit(imported(), ROOT),
     }
 
 
@@ -336,7 +338,7 @@ def report(study: Study) -> None:
         figures["queries_ratio_to_ask_always"] = queries["AORPO"] / queries["ask always"]
     path = write(
         study.name, figures=figures, aims=study.aims, seeds=list(SEEDS),
-        depends=["common", "marl", "envs", "scenarios", "benchmarks/sample_efficiency.py"], notes=study.notes,
+        depends=imported(), notes=study.notes,
     )  # fmt: skip
     plot_curves(
         {arm: curve.band(rng) for arm, curve in curves.items()}, path.with_suffix(".png"),

@@ -9,9 +9,7 @@ scenario = SPREAD.scenario(
     "AORPO",
     "AORPO on cooperative navigation, small enough for a few minutes on two cores",
     aorpo(),
-    steps=10_000,
-    evaluate_every=1_000,
-    checkpoint_every=2_000,
+    steps=3_000,
 )
 
 

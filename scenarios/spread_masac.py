@@ -1,14 +1,14 @@
 """Multi-agent SAC on cooperative navigation."""
 
 from presage.common.cli import script
-from presage.marl.model_free import ModelFreeConfig
+from presage.scenarios.particle_models import model_free
 from presage.scenarios.tasks import SPREAD
 
 scenario = SPREAD.scenario(
     "spread_masac",
     "MASAC",
     "multi-agent SAC with joint critics on cooperative navigation",
-    ModelFreeConfig(),
+    model_free("joint"),
 )
 
 

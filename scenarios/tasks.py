@@ -35,7 +35,7 @@ class Task:
 
 SPREAD = Task(
     game=GameConfig(name="mpe/simple_spread_v3", copies=20),
-    steps=40_000, evaluate_every=1_000, reference="greedy_spread", kernel="spread",
+    steps=4_000, evaluate_every=250, reference="greedy_spread", kernel="spread",
 )  # fmt: skip
 """three agents cover three landmarks without touching each other"""
 
@@ -46,11 +46,11 @@ SPREAD_CONTINUOUS = replace(
 
 SPEAKER_LISTENER = Task(
     game=GameConfig(name="mpe/simple_speaker_listener_v4", copies=20),
-    steps=40_000, evaluate_every=1_000, reference="greedy_speaker_listener", kernel="speaker_listener",
+    steps=4_000, evaluate_every=250, reference="greedy_speaker_listener", kernel="speaker_listener",
 )  # fmt: skip
 """one agent knows the goal and cannot move, the other moves and hears it"""
 
-TAG = Task(game=GameConfig(name="mpe/simple_tag_v3", copies=20), steps=40_000, evaluate_every=1_000)
+TAG = Task(game=GameConfig(name="mpe/simple_tag_v3", copies=20), steps=10_000, evaluate_every=1_000)
 """three slow predators hunt one quick prey, all of which learn"""
 
 INVERTED_PENDULUM = Task(game=GameConfig(name="gym/InvertedPendulum-v5"), steps=10_000, evaluate_every=500)

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import quotes
-from benchmarks.claims import ROOT, Aim, Claim, ClaimError, changed, number, read, table, write
+from benchmarks.claims import ROOT, Aim, Claim, ClaimError, changed, imported, number, read, table, write
+from presage.common import game
 
 
 def run_git(root: Path, *arguments: str) -> str:
@@ -275,3 +276,11 @@ def test_broken_block_is_named_by_its_file(checkout: Path) -> None:
 
 def test_figures_quoted_in_readme_and_docs_are_current() -> None:
     assert [path.relative_to(ROOT) for path in quotes.outdated(ROOT)] == [], "run `make quotes`"
+
+
+def test_imported_files_are_those_of_the_checkout_without_the_environment() -> None:
+    found = imported()
+    assert Path(game.__file__).resolve().relative_to(ROOT).as_posix() in found
+    assert "benchmarks/quotes.py" in found
+    assert "benchmarks/claims.py" not in found
+    assert all((ROOT / path).is_file() and not path.startswith(".") for path in found)
