@@ -9,7 +9,7 @@ scenario = SPREAD.scenario(
     "AORPO",
     "AORPO on cooperative navigation, small enough for a few minutes on two cores",
     aorpo(),
-    steps=3_000,
+    steps=2_000,
 )
 
 
