@@ -326,6 +326,9 @@ def report(study: Study) -> None:
                     f"{name}_gap_closed_high": float(gap_closed(band.high[-1], random, reference))}  # fmt: skip
         at = np.mean([np.interp(reached.steps, r["env_steps"], r["queries"]) for r in runs])
         queries[arm] = figures[f"{name}_queries"] = float(at)
+        if all(r["lengths"] for r in runs):  # modelled steps of a branch by agent, from the first imagining on
+            known = [length for r in runs for length in r["lengths"] if None not in length]
+            figures |= {f"{name}_length_{j}": float(mean) for j, mean in enumerate(np.mean(known, axis=0))}
     for key, baseline in (("masac", "MASAC"), ("perfect_model", "perfect model"), ("isac", "independent SAC")):
         if "AORPO" in curves and baseline in curves:
             found = steps_ratio(curves[baseline], curves["AORPO"], threshold, rng)
