@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.claims import write
+from benchmarks.claims import imported, write
 from presage.common.dynamics import DynamicsEnsemble
 from presage.common.fit import EnsembleFitter
 from presage.common.game import Rows
@@ -75,9 +75,7 @@ def main() -> None:
             print(f"{name}: {np.mean(found):.2f}", flush=True)
     path = write(
         "reward_model", figures=figures, aims={}, seeds=list(SEEDS),
-        depends=["common/dynamics.py", "common/ensemble.py", "common/fit.py", "common/geometry.py",
-                 "common/held_out_scores.py", "common/holdout.py", "common/linear_path.py", "envs/particle",
-                 "scenarios/particle_models.py", "benchmarks/reward_model.py"],
+        depends=imported(),
         notes="explained variance of rewards; means over seeds, low and high are their extremes; one thread",
     )  # fmt: skip
     print(path.read_text())

@@ -17,6 +17,7 @@ import json
 import multiprocessing
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -339,9 +340,11 @@ def report(study: Study) -> None:
             figures[f"gap_closed{bound}"] = figures[f"aorpo_gap_closed{bound}"]
     if queries.get("ask always"):
         figures["queries_ratio_to_ask_always"] = queries["AORPO"] / queries["ask always"]
+    made = Counter(str(done[key]["commit"])[:10] for key in done if "commit" in done[key])
+    commits = "Runs were made from commit " + ", ".join(f"{name} ({count})" for name, count in sorted(made.items()))
     path = write(
         study.name, figures=figures, aims=study.aims, seeds=list(SEEDS),
-        depends=imported(), notes=study.notes,
+        depends=imported(), notes=f"{study.notes} {commits}; one torch thread each.",
     )  # fmt: skip
     plot_curves(
         {arm: curve.band(rng) for arm, curve in curves.items()}, path.with_suffix(".png"),

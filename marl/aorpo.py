@@ -83,7 +83,8 @@ class AORPOConfig:
                 initial_temperature=1.0, entropy_target="width",
             ),
             loop=DynaConfig(
-                batch_size=1024, updates_per_step=0.2, warmup_steps=37_500, real_share=0.5, replay_capacity=1_000_000,
+                symmetries=False, batch_size=1024, updates_per_step=0.2, warmup_steps=37_500, real_share=0.5,
+                replay_capacity=1_000_000,
                 fit_every=3_750, rollout_every=100, rollout_starts=1024, epoch_steps=7_500, kept_rollouts=3,
                 horizon=LengthRamp(start_epoch=5, end_epoch=25, start=1, end=15, feedback=True),
             ),
@@ -92,7 +93,8 @@ class AORPOConfig:
                 normalise_targets=False, reward_input="joint", geometry=False,
             ),
             fit=FitConfig(
-                batch_size=4096, weight_decay=(1e-4, 2.5e-4, 2.5e-4, 5e-4), gradient_clip=200.0, max_holdout=200_000,
+                renamings=0, batch_size=4096, weight_decay=(1e-4, 2.5e-4, 2.5e-4, 5e-4), gradient_clip=200.0,
+                max_holdout=200_000,
                 holdout_stretch=1, loss="likelihood", learning_rate=1e-3, bootstrap=True,
             ),
             opponents=BehaviourCloningConfig(

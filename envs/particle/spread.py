@@ -71,8 +71,10 @@ class Spread:
         return tuple(seen)
 
     def interchangeable(self) -> list[Renaming]:
-        """Agents are alike, and so are landmarks."""
-        orders = list(permutations(range(self.agents)))
+        """Agents are alike, and so are landmarks; of more than four, whose orders are too many, the rotations."""
+        given = tuple(range(self.agents))
+        rotations = [given[k:] + given[:k] for k in given]
+        orders = list(permutations(given)) if self.agents <= 4 else rotations
         return [Renaming(agents, landmarks) for agents in orders for landmarks in orders]
 
     def draw(self, copies: int, rng: torch.Generator) -> WorldState:

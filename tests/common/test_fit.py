@@ -449,7 +449,6 @@ def test_the_group_lasso_silences_inputs_that_do_not_pay() -> None:
         EnsembleFitter(ensemble, fit, generator(1)).fit(rows, generator(2))
         norm = ensemble.state_network.first.weight.detach().norm(dim=2)
         shares.append(float((norm[:, 1:].mean(1) / norm[:, 0]).mean()))
-    print(shares)
     assert shares[1] < 0.3 * shares[0]
 
 

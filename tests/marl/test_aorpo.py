@@ -433,6 +433,9 @@ def test_the_official_numbers() -> None:
     official = AORPOConfig.official()
     assert (official.rule, official.switch, official.others) == ("accuracy_ratio", "official", "models")
     learner, loop, models = official.learner, official.loop, official.opponents
+    assert official.policy == "predictions"
+    declared = (learner.geometry, models.geometry, official.ensemble.geometry, loop.symmetries, official.fit.renamings)
+    assert not any(declared), "the released code knows nothing of a game's structure"
     assert (learner.learning_rate, learner.discount, learner.target_rate) == (0.01, 0.95, 0.001)
     assert (learner.initial_temperature, learner.entropy_target, learner.temperature) == (1.0, "width", None)
     # G = 20 updates every 100 env steps, and one move of the targets with them

@@ -109,6 +109,7 @@ def test_observations_of_another_game_are_refused() -> None:
         (Spread(agents=2), 3),
         (Spread(reward="original"), 35),
         (Spread(agents=4), 63),
+        (Spread(agents=6), 35),
         (SpeakerListener(), 5),
     ],
     ids=str,
