@@ -1,22 +1,17 @@
-"""MBPO beside SAC on the two pendulums: env steps to the return that SAC has after 10,000 and 20,000 of its own.
-
-Finished runs are kept as curves in `benchmarks/results/curves/mbpo_pendulum.json`; runs under way are resumed.
-"""
+"""MBPO beside SAC on the two pendulums: env steps to the return that SAC has after 10,000 and 20,000 of its own."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from benchmarks.claims import Aim, imported, write
-from benchmarks.sample_efficiency import ROOT, Curves, train_curve
+from benchmarks.long_runs import EPISODES, Curve, Curves, train_curve, work_through
 from presage.common import plugins
 from presage.common.curves import SeedCurves, steps_to
 from presage.common.report import plot_curves
-from presage.common.scenario import Scenario
 
 SEEDS = (0, 1, 2)
 MARKS = (10_000, 20_000)
@@ -26,25 +21,26 @@ TASKS = ("inverted_pendulum", "pendulum")
 KEPT = Curves("mbpo_pendulum")
 
 
-def scenario_of(task: str, method: str, seed: int) -> Scenario[Any]:
+@dataclass(frozen=True, kw_only=True)
+class Job:
     """One run on one thread of the CPU."""
-    base: Scenario[Any] = plugins.load("scenario", f"{task}_{method}")
-    return replace(
-        base, steps=STEPS[method], seed=seed, threads=1, device="cpu", evaluate_every=250, checkpoint_every=1_000,
-        keep_checkpoints=1,
-    )  # fmt: skip
 
+    task: str
+    method: str
+    seed: int
 
-def run(tasks: list[str], seeds: list[int]) -> None:
-    """Do what has not been done yet, one run after the other."""
-    for seed in seeds:
-        for task in tasks:
-            for method in STEPS:
-                key = f"{task}/{method}/{seed}"
-                if key not in KEPT.read():
-                    path = ROOT / "runs" / "benchmarks" / "mbpo_pendulum" / key.replace("/", "_")
-                    KEPT.keep(key, train_curve(scenario_of(task, method, seed), path))
-                    print(f"done   {key}: {KEPT.read()[key]['returns'][-1]}", flush=True)
+    @property
+    def key(self) -> str:
+        """Its name among the finished runs."""
+        return f"{self.task}/{self.method}/{self.seed}"
+
+    def run(self) -> Curve:
+        """Run it, or go on with it, to its end."""
+        scenario = replace(
+            plugins.load("scenario", f"{self.task}_{self.method}"), steps=STEPS[self.method], seed=self.seed, threads=1,
+            device="cpu", evaluate_every=250, checkpoint_every=1_000, keep_checkpoints=1, evaluation_seed=EPISODES,
+        )  # fmt: skip
+        return train_curve(scenario, KEPT.folder(self.key))
 
 
 def report() -> None:
@@ -71,7 +67,7 @@ def report() -> None:
     path = write(
         "mbpo_pendulum", figures=figures, seeds=list(SEEDS), depends=imported(),
         aims={f"steps_ratio_to_sac_{task}": Aim(op="<=", value=0.2) for task in TASKS},
-        notes="the ratio is the larger one of SAC's return at 10,000 and at 20,000 env steps",
+        notes=f"The ratio is the larger one of SAC's return at 10,000 and at 20,000 env steps. {KEPT.origin()}",
     )  # fmt: skip
     for task in TASKS:
         bands = {label.split()[-1].upper(): c.band(rng) for label, c in curves.items() if label.startswith(f"{task} ")}
@@ -84,8 +80,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), help="what to run; both by default")
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS), help="all by default")
+    parser.add_argument("--processes", type=int, default=2, help="runs at once, one thread each")
     parser.add_argument("--report-only", action="store_true", help="read the finished runs alone")
     options = parser.parse_args()
     if not options.report_only:
-        run(options.tasks, options.seeds)
+        jobs = [
+            Job(task=task, method=method, seed=seed)
+            for seed in options.seeds for task in options.tasks for method in reversed(STEPS)
+        ]  # fmt: skip
+        work_through(KEPT, lambda: jobs, options.processes)
     report()

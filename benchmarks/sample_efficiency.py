@@ -5,76 +5,34 @@ ratios.
    evaluations. An arm's ratio is the one with fewest env steps to the threshold, then with the best last return.
 2. Measure: every arm at its own ratio on other seeds and other evaluation episodes, to the end of its budget.
 3. Report: interquartile means over seeds with intervals, steps to the threshold, ratios, queries and lengths.
-
-Finished runs are kept as curves in `benchmarks/results/curves/NAME.json`, so that the whole can be stopped and gone on
-with at any time, also from another clone. Runs under way are ordinary run folders in `runs/`, and are resumed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
-import shutil
-import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.claims import Aim, commit, imported, write
+from benchmarks.claims import Aim, imported, write
+from benchmarks.long_runs import EPISODES, TUNING_EPISODES, Curve, Curves, train_curve, work_through
 from presage.common import plugins
-from presage.common.circumstances import Circumstances
 from presage.common.curves import SeedCurves, gap_closed, steps_ratio, steps_to
 from presage.common.evaluate import RandomActor, evaluate
-from presage.common.metrics import METRICS_FILE, QUERIES, read_metrics
 from presage.common.parts import Parts
 from presage.common.report import plot_curves
-from presage.common.run_folder import RunFolder
 from presage.common.scenario import Scenario
 from presage.common.streams import streams
-from presage.common.training import Training
 
-ROOT = Path(__file__).resolve().parent.parent
 RATIOS = (0.2, 0.5, 1.0, 2.0, 5.0)
 """updates per env step that every arm is swept over"""
-TUNING_SEEDS, TUNING_EPISODES = (100,), 2_000_000_011
-SEEDS, EPISODES = (0, 1, 2, 3, 4), 1_000_000_007
+TUNING_SEEDS, SEEDS = (100,), (0, 1, 2, 3, 4)
 EVALUATED = 64
 """episodes of an evaluation"""
 SHARE = 0.6
 """of the gap between the random policy and the scripted reference: the threshold"""
-
-Curve = dict[str, Any]
-"""one finished run: env_steps, returns, queries, lengths, seconds, and the commit that it was made from"""
-
-
-@dataclass(frozen=True)
-class Curves:
-    """The finished runs of a benchmark, in a file of the repository: a run is never made twice, in any clone."""
-
-    name: str
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return ROOT / "benchmarks" / "results" / "curves" / f"{self.name}.json"
-
-    def read(self) -> dict[str, Curve]:
-        """Finished runs by key."""
-        found: dict[str, Curve] = json.loads(self.path.read_text()) if self.path.exists() else {}
-        return found
-
-    def keep(self, key: str, curve: Curve) -> None:
-        """Add one finished run."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted((self.read() | {key: curve}).items())]
-        draft = self.path.with_suffix(".draft")
-        draft.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-        draft.replace(self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,55 +148,8 @@ class Job:
 
     def run(self) -> Curve:
         """Run it, or go on with it, to its end."""
-        scenario = self.scenario()
-        path = ROOT / "runs" / "benchmarks" / self.study.name / self.key.replace("/", "_").replace(" ", "_")
         enough = self.study.threshold(TUNING_EPISODES) if self.tuning else float("inf")
-        return train_curve(scenario, path, enough)
-
-
-class _Watched(Training):
-    """A training run that also ends when its last two evaluations are good enough."""
-
-    enough = float("inf")
-
-    @property
-    def finished(self) -> bool:
-        last = [float(np.mean(episodes["return"])) for _, episodes in self.history[-2:]]
-        return super().finished or (len(last) == 2 and min(last) >= self.enough)
-
-
-def train_curve(scenario: Scenario[Any], path: Path, enough: float = float("inf")) -> Curve:
-    """Run a scenario in `path`, or go on with it there, to its end or to two evaluations in a row of `enough`.
-
-    Raises:
-        CircumstancesError: the run was begun with other code, threads or versions; delete it to begin again.
-    """
-    if path.exists() and RunFolder(path).newest() is None:
-        shutil.rmtree(path)
-    run = RunFolder(path) if path.exists() else RunFolder.create(path, scenario)
-    training = _Watched(scenario, Parts.of(scenario))
-    training.enough = enough
-    tree = run.newest()
-    if tree is not None:
-        Circumstances(**tree["circumstances"]).check(training.circumstances(), anyway=False)
-        training.restore(tree, run)
-    started = time.perf_counter()
-    with run.locked():
-        stopped = training.run(run)
-    training.close()
-    if stopped is not None:
-        raise KeyboardInterrupt
-    records = read_metrics(path / METRICS_FILE)
-    names = [f"opponent/{agent}/rollout_len" for agent in training.spec.names]
-    lengths = [[record.get(name) for name in names] for record in records]
-    return {
-        "env_steps": [record["env_steps"] for record in records],
-        "returns": [round(float(np.mean(episodes["return"])), 4) for _, episodes in training.history],
-        "queries": [record.get(QUERIES, 0) for record in records],
-        "lengths": lengths if any(value is not None for row in lengths for value in row) else None,
-        "seconds": round(time.perf_counter() - started, 1),
-        "commit": commit(imported(), ROOT),
-    }
+        return train_curve(self.scenario(), self.study.kept.folder(self.key), enough)
 
 
 def best_ratio(study: Study, arm: str) -> float | None:
@@ -260,9 +171,8 @@ def best_ratio(study: Study, arm: str) -> float | None:
     return min(scores, key=lambda ratio: scores[ratio])
 
 
-def open_jobs(study: Study, arms: Sequence[str]) -> list[Job]:
-    """What is left to run and can be run by now: cheap runs of the sweep first, then the measured ones."""
-    done = study.kept.read()
+def jobs_of(study: Study, arms: Sequence[str]) -> list[Job]:
+    """What can be run by now: cheap runs of the sweep first, then the measured ones."""
     jobs = [
         Job(study=study, arm=arm, ratio=ratio, seed=seed, tuning=True)
         for ratio in RATIOS for arm in arms if arm not in study.borrowed for seed in TUNING_SEEDS
@@ -272,34 +182,7 @@ def open_jobs(study: Study, arms: Sequence[str]) -> list[Job]:
             ratio = best_ratio(study, arm)
             if ratio is not None:
                 jobs.append(Job(study=study, arm=arm, ratio=ratio, seed=seed, tuning=False))
-    return [job for job in jobs if job.key not in done]
-
-
-def _work(job: Job) -> tuple[str, Curve]:
-    return job.key, job.run()
-
-
-def run(study: Study, arms: Sequence[str], processes: int, hours: float) -> None:
-    """Do the open jobs, several at once, and start none after `hours`."""
-    for episodes in (TUNING_EPISODES, EPISODES):
-        study.levels(episodes)
-    deadline = time.monotonic() + 3600 * hours
-    context = multiprocessing.get_context("spawn")
-    running: dict[str, Any] = {}
-    with context.Pool(processes, maxtasksperchild=1) as pool:
-        while time.monotonic() < deadline or running:
-            waiting = [job for job in open_jobs(study, arms) if job.key not in running]
-            while waiting and len(running) < processes and time.monotonic() < deadline:
-                job = waiting.pop(0)
-                print(f"start  {job.key}, {job.steps:,} env steps", flush=True)
-                running[job.key] = pool.apply_async(_work, (job,))
-            for key in [key for key, result in running.items() if result.ready()]:
-                _, curve = running.pop(key).get()
-                study.kept.keep(key, curve)
-                print(f"done   {key}: {curve['returns'][-1]} in {curve['seconds']} s", flush=True)
-            if not running and not open_jobs(study, arms):
-                return
-            time.sleep(1)
+    return jobs
 
 
 def report(study: Study) -> None:
@@ -340,11 +223,9 @@ def report(study: Study) -> None:
             figures[f"gap_closed{bound}"] = figures[f"aorpo_gap_closed{bound}"]
     if queries.get("ask always"):
         figures["queries_ratio_to_ask_always"] = queries["AORPO"] / queries["ask always"]
-    made = Counter(str(done[key]["commit"])[:10] for key in done if "commit" in done[key])
-    commits = "Runs were made from commit " + ", ".join(f"{name} ({count})" for name, count in sorted(made.items()))
     path = write(
         study.name, figures=figures, aims=study.aims, seeds=list(SEEDS),
-        depends=imported(), notes=f"{study.notes} {commits}; one torch thread each.",
+        depends=imported(), notes=f"{study.notes} {study.kept.origin()}",
     )  # fmt: skip
     plot_curves(
         {arm: curve.band(rng) for arm, curve in curves.items()}, path.with_suffix(".png"),
@@ -362,5 +243,7 @@ def command(study: Study) -> None:
     parser.add_argument("--report-only", action="store_true", help="read the finished runs alone")
     options = parser.parse_args()
     if not options.report_only:
-        run(study, options.arms, options.processes, options.hours)
+        for episodes in (TUNING_EPISODES, EPISODES):
+            study.levels(episodes)
+        work_through(study.kept, lambda: jobs_of(study, options.arms), options.processes, options.hours)
     report(study)

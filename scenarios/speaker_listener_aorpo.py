@@ -1,7 +1,7 @@
 """AORPO on cooperative communication."""
 
 from presage.common.cli import script
-from presage.scenarios.particle_models import aorpo
+from presage.scenarios.speaker_listener_models import aorpo
 from presage.scenarios.tasks import SPEAKER_LISTENER
 
 scenario = SPEAKER_LISTENER.scenario(

@@ -1,7 +1,7 @@
 """Independent SAC on cooperative communication."""
 
 from presage.common.cli import script
-from presage.scenarios.particle_models import model_free
+from presage.scenarios.speaker_listener_models import model_free
 from presage.scenarios.tasks import SPEAKER_LISTENER
 
 scenario = SPEAKER_LISTENER.scenario(

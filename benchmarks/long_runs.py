@@ -1,0 +1,170 @@
+"""Training runs that take hours in all: several at once, kept as curves when they end, gone on with at any time.
+
+Finished runs are kept in `benchmarks/results/curves/NAME.json`, in the repository: no run is ever made twice, in any
+clone. Runs under way are ordinary run folders in `runs/benchmarks/NAME/`, and are resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from benchmarks.claims import commit, imported, machine
+from presage.common.circumstances import Circumstances
+from presage.common.metrics import METRICS_FILE, QUERIES, read_metrics
+from presage.common.parts import Parts
+from presage.common.run_folder import RunFolder
+from presage.common.scenario import Scenario
+from presage.common.training import Training
+
+ROOT = Path(__file__).resolve().parent.parent
+TUNING_EPISODES, EPISODES = 2_000_000_011, 1_000_000_007
+"""seeds of the evaluation's episodes, while numbers are chosen and when they are measured"""
+
+Curve = dict[str, Any]
+"""one finished run: env_steps, returns, queries, lengths, what else the benchmark keeps, seconds, and the commit,
+machine and torch that it was made with"""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The finished runs of a benchmark, in a file of the repository: a run is never made twice, in any clone."""
+
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return ROOT / "benchmarks" / "results" / "curves" / f"{self.name}.json"
+
+    def read(self) -> dict[str, Curve]:
+        """Finished runs by key."""
+        found: dict[str, Curve] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        return found
+
+    def keep(self, key: str, curve: Curve) -> None:
+        """Add one finished run."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted((self.read() | {key: curve}).items())]
+        draft = self.path.with_suffix(".draft")
+        draft.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        draft.replace(self.path)
+
+    def folder(self, key: str) -> Path:
+        """Where the run of that key is while it is under way."""
+        return ROOT / "runs" / "benchmarks" / self.name / key.replace("/", "_").replace(" ", "_")
+
+    def origin(self) -> str:
+        """What the finished runs were made from and on, as a sentence for a claim's notes."""
+        made = Counter((str(c["commit"])[:10], c.get("machine", "")) for c in self.read().values() if "commit" in c)
+        parts = [f"{n} from commit {name}" + (f" on {where}" if where else "") for (name, where), n in made.items()]
+        return f"Runs: {'; '.join(sorted(parts))}; one torch thread each."
+
+
+class Job(Protocol):
+    """One run of a benchmark."""
+
+    @property
+    def key(self) -> str:
+        """Its name among the finished runs."""
+        ...
+
+    def run(self) -> Curve:
+        """Run it, or go on with it, to its end."""
+        ...
+
+
+class _Watched(Training):
+    """A training run that also ends when its last two evaluations are good enough."""
+
+    enough = float("inf")
+
+    @property
+    def finished(self) -> bool:
+        last = [float(np.mean(episodes["return"])) for _, episodes in self.history[-2:]]
+        return super().finished or (len(last) == 2 and min(last) >= self.enough)
+
+
+def train_curve(
+    scenario: Scenario[Any], path: Path, enough: float = float("inf"),
+    finish: Callable[[Training], Mapping[str, Any]] = lambda training: {},
+) -> Curve:  # fmt: skip
+    """Run a scenario in `path`, or go on with it there, to its end or to two evaluations in a row of `enough`.
+
+    Args:
+        finish: what else to keep of the trained run.
+
+    Raises:
+        CircumstancesError: the run was begun with other code, threads or versions; delete it to begin again.
+    """
+    if path.exists() and RunFolder(path).newest() is None:
+        shutil.rmtree(path)
+    run = RunFolder(path) if path.exists() else RunFolder.create(path, scenario)
+    training = _Watched(scenario, Parts.of(scenario))
+    training.enough = enough
+    tree = run.newest()
+    if tree is not None:
+        Circumstances(**tree["circumstances"]).check(training.circumstances(), anyway=False)
+        training.restore(tree, run)
+    started = time.perf_counter()
+    with run.locked():
+        stopped = training.run(run)
+    if stopped is not None:
+        raise KeyboardInterrupt
+    kept = finish(training)
+    training.close()
+    records = read_metrics(path / METRICS_FILE)
+    names = [f"opponent/{agent}/rollout_len" for agent in training.spec.names]
+    lengths = [[record.get(name) for name in names] for record in records]
+    return {
+        "env_steps": [record["env_steps"] for record in records],
+        "returns": [round(float(np.mean(episodes["return"])), 4) for _, episodes in training.history],
+        "queries": [record.get(QUERIES, 0) for record in records],
+        "lengths": lengths if any(value is not None for row in lengths for value in row) else None,
+        "seconds": round(time.perf_counter() - started, 1),
+        "commit": commit(imported(), ROOT),
+        "machine": f"{machine()}, torch {torch.__version__}",
+        **kept,
+    }
+
+
+def _work(job: Job) -> tuple[str, Curve]:
+    return job.key, job.run()
+
+
+def work_through(kept: Curves, jobs: Callable[[], Sequence[Job]], processes: int, hours: float = 24.0) -> None:
+    """Do the jobs, several at once, and start none after `hours`.
+
+    Args:
+        jobs: those that can be done by now, most urgent first; asked again whenever one is done. Finished ones are left
+            out here.
+    """
+    deadline = time.monotonic() + 3600 * hours
+    context = multiprocessing.get_context("spawn")
+    running: dict[str, Any] = {}
+    with context.Pool(processes, maxtasksperchild=1) as pool:
+        while True:
+            for key in [key for key, result in running.items() if result.ready()]:
+                _, curve = running.pop(key).get()
+                kept.keep(key, curve)
+                print(f"done   {key}: {curve['returns'][-1]} in {curve['seconds']} s", flush=True)
+            done = kept.read()
+            waiting = [job for job in jobs() if job.key not in done and job.key not in running]
+            if time.monotonic() >= deadline:
+                waiting = []
+            if not waiting and not running:
+                return
+            for job in waiting[: processes - len(running)]:
+                print(f"start  {job.key}", flush=True)
+                running[job.key] = pool.apply_async(_work, (job,))
+            time.sleep(1)
