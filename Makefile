@@ -84,8 +84,8 @@ peers: $(PEERS) # build the environments of the libraries that we are measured a
 
 .peers/%/.ready: benchmarks/peers/requirements-%.txt
 	$(PYTHON) -m venv .peers/$*
-	.ci/install-torch .peers/$*/bin/python $<
-	.peers/$*/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	.ci/install-torch .peers/$*/bin/python $< --constraint $<
+	.peers/$*/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --requirement $<
 	@touch $@
 
 clean: # remove build outputs and caches; keeps .venv, .peers and runs

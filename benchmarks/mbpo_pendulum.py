@@ -16,7 +16,8 @@ from presage.common.report import plot_curves
 SEEDS = (0, 1, 2)
 MARKS = (10_000, 20_000)
 """env steps at which SAC's return is taken"""
-STEPS = {"sac": 20_000, "mbpo": 5_000}
+STEPS = {"sac": 20_000, "mbpo": 2_500}
+EVALUATE_EVERY = {"sac": 500, "mbpo": 250}
 TASKS = ("inverted_pendulum", "pendulum")
 KEPT = Curves("mbpo_pendulum")
 
@@ -38,7 +39,8 @@ class Job:
         """Run it, or go on with it, to its end."""
         scenario = replace(
             plugins.load("scenario", f"{self.task}_{self.method}"), steps=STEPS[self.method], seed=self.seed, threads=1,
-            device="cpu", evaluate_every=250, checkpoint_every=1_000, keep_checkpoints=1, evaluation_seed=EPISODES,
+            device="cpu", evaluate_every=EVALUATE_EVERY[self.method], checkpoint_every=1_000, keep_checkpoints=1,
+            evaluation_seed=EPISODES,
         )  # fmt: skip
         return train_curve(scenario, KEPT.folder(self.key))
 
