@@ -17,6 +17,7 @@ SEEDS = (0, 1, 2)
 MARKS = (10_000, 20_000)
 """env steps at which SAC's return is taken"""
 STEPS = {"sac": 20_000, "mbpo": 2_500}
+"""env steps of a run"""
 EVALUATE_EVERY = {"sac": 500, "mbpo": 250}
 TASKS = ("inverted_pendulum", "pendulum")
 KEPT = Curves("mbpo_pendulum")

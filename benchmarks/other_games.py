@@ -24,7 +24,7 @@ from presage.common.streams import streams
 from presage.common.training import Training
 
 SEEDS = (0, 1, 2)
-STEPS = {"tag_aorpo": 4_000, "spread_continuous_aorpo": 2_000}
+STEPS = {"tag_aorpo": 3_000, "spread_continuous_aorpo": 1_500}
 EVALUATED = 64
 """episodes of an evaluation"""
 KEPT = Curves("other_games")
