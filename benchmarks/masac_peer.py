@@ -1,9 +1,9 @@
 """Our MASAC beside BenchMARL's on cooperative navigation: what both have learned after 5,000 env steps.
 
-- "ours": the scenario `spread_masac` with two updates per env step. "ours, plain": without geometry and renamings, so that its networks read
-  what the peer's read and learn from the rows that the peer's learn from.
-- "peer, recommended": every number as BenchMARL ships it. Its loop then collects 6,000 env steps at a time and
-  evaluates after each time, so that a run has 24,000. "peer, matched": every number of ours that BenchMARL has a field
+- "ours": the scenario `spread_masac` with two updates per env step. "ours, plain": without geometry and renamings, so
+  that its networks read what the peer's read and learn from the rows that the peer's learn from.
+- "peer, recommended": every number as BenchMARL ships it. Its loop then collects 6,000 env steps at a time, makes 1,000
+  updates and evaluates, so that it is given 12,000. "peer, matched": every number of ours that BenchMARL has a field
   for; how its networks share weights, how its critics are laid out and how it clips gradients stay its own.
 
 A run's score is its mean return over the evaluations of its last 1,000 env steps, 64 episodes of greedy actions each;
