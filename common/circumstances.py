@@ -85,7 +85,7 @@ def installed(packages: tuple[str, ...]) -> Mapping[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return found | {"torch": str(torch.__version__)}  # which names the build: those for CPU and CUDA differ in numbers
 
 
 def source_folders() -> list[Path]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from presage.common.devices import GameOnDevice
 from presage.common.evaluate import Evaluation, RandomActor, evaluate, record
 from presage.common.game import Actor, GameError
 from presage.common.marl_eval import EVALUATION_FILE, RANDOM, REFERENCE, write_evaluations
@@ -79,7 +80,7 @@ def record_episode(training: Training, path: Path) -> None:
         if game is None:
             return
         try:
-            record(game, training.dyna.actor, training.scenario.evaluation_seed, path)
+            record(GameOnDevice(game, training.device), training.dyna.actor, training.scenario.evaluation_seed, path)
         finally:
             game.close()
     except Exception as error:  # drawing needs libraries and displays that training does not; it must not cost a run

@@ -57,15 +57,10 @@ class StackedLinear(nn.Module):
     def forward(self, x: Tensor, *, frozen: bool = False) -> Tensor:
         """The maps of `x`; `frozen` lets gradients through to `x` only and saves the weights' share of the work."""
         weight, bias = (self.weight.detach(), self.bias.detach()) if frozen else (self.weight, self.bias)
-        stack, inputs, outputs = weight.shape
-        if x.ndim == 2:  # one wide product instead of M narrow ones that read the same rows
-            wide = torch.addmm(bias.view(-1), x, weight.transpose(0, 1).reshape(inputs, stack * outputs))
-            return wide.view(len(x), stack, outputs).transpose(0, 1)
-        if len(x) < stack:
-            readers, rows = stack // len(x), x.shape[1]
-            shared = weight.view(readers, len(x), inputs, outputs).permute(1, 2, 0, 3).flatten(2)
-            wide = torch.bmm(x, shared).view(len(x), rows, readers, outputs)
-            return wide.permute(2, 0, 1, 3).reshape(stack, rows, outputs) + bias
+        if x.ndim == 2:
+            x = x.expand(len(weight), -1, -1)
+        elif len(x) < len(weight):  # copying narrow inputs is cheaper than rearranging wide outputs
+            x = x.repeat(len(weight) // len(x), 1, 1)
         return torch.baddbmm(bias, x, weight)
 
 

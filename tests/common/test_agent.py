@@ -70,7 +70,7 @@ def test_best_and_newest_policies_are_those_of_the_checkpoint(run: Path) -> None
     assert tree is not None
     for which, wanted in (("newest", tree["policy"]), ("best", tree["best"]["policy"])):
         held = load(run, which=which).actor.state_dict()  # type: ignore[arg-type,attr-defined] # MASAC's is a module
-        assert all(torch.equal(held[name], value) for name, value in wanted.items())
+        assert all(torch.equal(held[name].cpu(), value.cpu()) for name, value in wanted.items())
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from presage.common import checkpoint
 from presage.common.checkpoint import CheckpointError
 from presage.common.circumstances import CircumstancesError
 from presage.common.configuration import ConfigError
-from presage.common.devices import DeviceError
+from presage.common.devices import DeviceError, choose_device
 from presage.common.game import GameError
 from presage.common.marl_eval import RANDOM, REFERENCE, read_evaluations
 from presage.common.metrics import read_metrics
@@ -128,7 +128,7 @@ def test_only_files_of_kept_checkpoints_remain(uninterrupted: Path) -> None:
 def test_numbers_are_recorded_with_what_they_depend_on(uninterrupted: Path) -> None:
     (sitting,) = yaml.safe_load((uninterrupted / SITTINGS_FILE).read_text())
     assert sitting["from_env_step"] == 0
-    assert (sitting["device"], sitting["threads"], sitting["copies"]) == ("cpu", 1, 4)
+    assert (sitting["device"], sitting["threads"], sitting["copies"]) == (choose_device("auto").type, 1, 4)
     assert sitting["versions"]["torch"] == str(torch.__version__)
     assert RunFolder(uninterrupted).scenario() == scenario()
 
@@ -293,7 +293,7 @@ def test_threads_of_the_scenario_are_restored(tmp_path: Path) -> None:
 def test_other_copies_are_refused_whatever_is_asked(interrupted: Path) -> None:
     path = interrupted / "config.yaml"
     path.write_text(path.read_text().replace("copies: 4", "copies: 2"))
-    with pytest.raises(CircumstancesError, match=r"with 4 copies of the game, this is cpu with 2"):
+    with pytest.raises(CircumstancesError, match=r"with 4 copies of the game, this is (cpu|cuda) with 2"):
         resume(interrupted, anyway=True)
 
 

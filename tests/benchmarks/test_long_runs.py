@@ -1,0 +1,67 @@
+"""Long studies: finished runs are kept and never made again, and what is under way decides what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from benchmarks import long_runs
+from benchmarks.long_runs import Curve, Curves, work_through
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A run that ends at once."""
+
+    key: str
+
+    def run(self) -> Curve:
+        """Its curve."""
+        return {"returns": [len(self.key)], "seconds": 0.0, "commit": "abc", "machine": "toy"}
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Curves:
+    monkeypatch.setattr(long_runs, "ROOT", tmp_path)
+    return Curves("study")
+
+
+def test_finished_runs_are_kept_one_to_a_line(kept: Curves) -> None:
+    assert kept.read() == {}
+    kept.keep("b", {"returns": [1.0]})
+    kept.keep("a", {"returns": [2.0]})
+    assert kept.read() == {"a": {"returns": [2.0]}, "b": {"returns": [1.0]}}
+    assert kept.path.read_text().splitlines()[1] == '"a": {"returns": [2.0]},'
+    assert [path.name for path in kept.path.parent.iterdir()] == ["study.json"]
+
+
+def test_the_origin_counts_runs_by_commit_and_machine(kept: Curves) -> None:
+    kept.keep("levels", {"random": 0.0})
+    for key, machine in (("a", "one"), ("b", "one"), ("c", "two")):
+        kept.keep(key, {"commit": "0123456789abcdef", "machine": machine})
+    assert (
+        kept.origin()
+        == "Runs: 1 from commit 0123456789 on two; 2 from commit 0123456789 on one; one torch thread each."
+    )
+
+
+def test_runs_under_way_have_folders_of_their_own(kept: Curves, tmp_path: Path) -> None:
+    assert kept.folder("measure/ask always/5/0") == tmp_path / "runs/benchmarks/study/measure_ask_always_5_0"
+
+
+def test_only_what_is_left_is_run_and_what_it_opens_follows(kept: Curves) -> None:
+    kept.keep("done", {"returns": [0]})
+
+    def jobs() -> Sequence[Toy]:
+        return [Toy("done"), Toy("first"), *([Toy("second")] if "first" in kept.read() else [])]
+
+    work_through(kept, jobs, processes=2)
+    assert {key: curve["returns"] for key, curve in kept.read().items()} == {"done": [0], "first": [5], "second": [6]}
+
+
+def test_nothing_is_started_after_the_last_hour(kept: Curves) -> None:
+    work_through(kept, lambda: [Toy("late")], processes=1, hours=0.0)
+    assert kept.read() == {}
