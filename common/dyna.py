@@ -57,7 +57,7 @@ class DynaConfig:
     symmetries: bool = True
     """show the learner every row under a random one of the renamings that the game declares to change nothing"""
     kept_rollouts: int = 20
-    """imaginings that the imagined replay holds at the longest horizon; >= 1"""
+    """imaginings that a batch is drawn from, the newest ones; >= 1"""
 
     def __post_init__(self) -> None:
         low = {"batch_size": self.batch_size, "warmup_steps": self.warmup_steps, "fit_every": self.fit_every,
@@ -260,11 +260,13 @@ class Dyna(OffPolicyAlgorithm[Policy]):
     def mix(self, replay: Replay) -> Rows:
         """The rows of one update: real ones for everybody, then imagined ones, equally many for each ego."""
         size = self.config.batch_size
-        if self.imagined is None or min(self.imagined.filled) == 0:
+        if self.imagined is None or self.horizon == 0 or min(self.imagined.filled) == 0:
             return self._renamed(replay.rows(replay.sample(size, self.sample_rng)), size)
         real = round(self.config.real_share * size)
         share = size - real
-        imagined = self._renamed(self.imagined.rows(self.imagined.sample_lanes(share, self.sample_rng)), share)
+        newest = self.config.rollout_starts * self.horizon * self.config.kept_rollouts
+        index = self.imagined.sample_lanes(share, self.sample_rng, newest)
+        imagined = self._renamed(self.imagined.rows(index), share)
         if real == 0:
             return imagined
         return concatenate([self._renamed(replay.rows(replay.sample(real, self.sample_rng)), real), imagined])

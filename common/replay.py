@@ -172,17 +172,26 @@ class Replay:
         lane = torch.searchsorted(ends, draw, right=True)
         return lane * self.slots + draw - (ends - torch.tensor(filled, device=self.device))[lane]
 
-    def sample_lanes(self, count: int, rng: torch.Generator) -> Tensor:
+    def sample_lanes(self, count: int, rng: torch.Generator, newest: int | None = None) -> Tensor:
         """Indices `(lanes * count,)`: `count` rows drawn uniformly from every lane, lane after lane.
+
+        Args:
+            newest: of each lane's rows only so many of the latest are drawn from; None for all of them.
 
         Raises:
             GameError: a lane is empty.
+            ValueError: `newest` is below 1.
         """
-        filled = self.filled
-        if min(filled) == 0:
-            raise GameError(f"lane {filled.index(0)} of the replay of {self.spec.name!r} is empty")
+        live = self.filled
+        if min(live) == 0:
+            raise GameError(f"lane {live.index(0)} of the replay of {self.spec.name!r} is empty")
+        if newest is not None:
+            if newest < 1:
+                raise ValueError(f"newest={newest} must be >= 1, or None for all rows")
+            live = [min(rows, newest) for rows in live]
         share = torch.rand(self.lanes, count, generator=rng, device=self.device, dtype=torch.float64)
-        slot = (share * torch.tensor(filled, device=self.device, dtype=torch.float64)[:, None]).long()
+        size, total = (torch.tensor(numbers, device=self.device)[:, None] for numbers in (live, self.totals))
+        slot = (total - size + (share * size).long()) % self.slots
         return (slot + torch.arange(self.lanes, device=self.device)[:, None] * self.slots).reshape(-1)
 
     def latest(self, count: int) -> Tensor:

@@ -199,6 +199,20 @@ def test_the_horizon_follows_its_ramp_and_the_newest_imaginings_are_kept() -> No
     assert set(rewards.flatten().tolist()) == {9000.0, 9001.0, 10_000.0, 10_001.0}
 
 
+def test_short_branches_leave_batches_no_older_than_long_ones_do() -> None:
+    config = DynaConfig(
+        batch_size=64, warmup_steps=1, fit_every=5, rollout_every=5, rollout_starts=4, kept_rollouts=2, epoch_steps=10,
+        horizon=ramp(1, 3, 4), real_share=0.0,
+    )  # fmt: skip
+    dyna, _, _ = dyna_of(TWO, config, per_ego=True)
+    replay = Replay(TWO, 100, 1)
+    for step in range(1, 20):
+        feed(dyna, replay, step)
+    assert dyna.imagined is not None
+    assert dyna.imagined.filled == [4 * 4] * 2, "four imaginings of one step"
+    assert set(dyna.mix(replay).reward.flatten().tolist()) == {3000.0, 3001.0, 4000.0, 4001.0}
+
+
 def test_metrics_of_fits_are_kept() -> None:
     dyna, _, _ = dyna_of(TWO, DynaConfig(batch_size=2, warmup_steps=2, fit_every=3, rollout_every=100, horizon=ramp(1)))
     replay = Replay(TWO, 100, 1)

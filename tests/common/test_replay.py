@@ -216,6 +216,19 @@ def test_samples_of_lanes_are_equally_many_of_each_and_uniform_within(insertions
         assert float((chances(drawn[lane], held) - share).abs().max()) < 5 * (share / count) ** 0.5
 
 
+@pytest.mark.parametrize("insertions", [[4], [2, [0, 0, 0, 2]], [7, [1, 1]]], ids=str)
+def test_samples_of_the_newest_rows_are_uniform_over_them(insertions: list[Any]) -> None:
+    replay, lists = numbered(insertions, 3, 5)
+    count, newest = 20_000, 2
+    drawn = replay.rows(replay.sample_lanes(count, generator(7), newest)).obs[:, 0].view(3, count)
+    for lane in range(3):
+        held = lists.rows([place for place in lists.held() if place[1] == lane][-newest:])
+        share = 1 / len(held)
+        assert float((chances(drawn[lane], held) - share).abs().max()) < 5 * (share / count) ** 0.5
+    with pytest.raises(ValueError, match="newest=0 must be >= 1"):
+        replay.sample_lanes(1, generator(0), 0)
+
+
 def test_the_same_generator_draws_the_same_rows() -> None:
     replay, _ = numbered([4], 3, 5)
     one, two = generator(8), generator(8)
