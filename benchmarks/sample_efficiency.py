@@ -223,6 +223,9 @@ def report(study: Study) -> None:
             figures[f"gap_closed{bound}"] = figures[f"aorpo_gap_closed{bound}"]
     if queries.get("ask always"):
         figures["queries_ratio_to_ask_always"] = queries["AORPO"] / queries["ask always"]
+    absent = sorted(study.aims.keys() - figures.keys())
+    if absent:
+        raise SystemExit(f"nothing to report yet: too few finished runs for {', '.join(absent)}")
     path = write(
         study.name, figures=figures, aims=study.aims, seeds=list(SEEDS),
         depends=imported(), notes=f"{study.notes} {study.kept.origin()}",
