@@ -16,10 +16,12 @@ from presage.common.report import plot_curves
 SEEDS = (0, 1, 2)
 MARKS = (10_000, 20_000)
 """env steps at which SAC's return is taken"""
-STEPS = {"sac": 20_000, "mbpo": 2_500}
-"""env steps of a run"""
-EVALUATE_EVERY = {"sac": 500, "mbpo": 250}
-TASKS = ("inverted_pendulum", "pendulum")
+STEPS = {
+    "inverted_pendulum": {"mbpo": 2_500, "sac": 20_000},
+    "pendulum": {"mbpo": 4_000, "sac": 20_000},
+}  # fmt: skip
+"""env steps of a run, by task and method"""
+EVALUATE_EVERY = {"mbpo": 250, "sac": 500}
 KEPT = Curves("mbpo_pendulum")
 
 
@@ -39,9 +41,9 @@ class Job:
     def run(self) -> Curve:
         """Run it, or go on with it, to its end."""
         scenario = replace(
-            plugins.load("scenario", f"{self.task}_{self.method}"), steps=STEPS[self.method], seed=self.seed, threads=1,
-            device="cpu", evaluate_every=EVALUATE_EVERY[self.method], checkpoint_every=1_000, keep_checkpoints=1,
-            evaluation_seed=EPISODES,
+            plugins.load("scenario", f"{self.task}_{self.method}"), steps=STEPS[self.task][self.method],
+            seed=self.seed, threads=1, device="cpu", evaluate_every=EVALUATE_EVERY[self.method],
+            checkpoint_every=1_000, keep_checkpoints=1, evaluation_seed=EPISODES,
         )  # fmt: skip
         return train_curve(scenario, KEPT.folder(self.key))
 
@@ -51,8 +53,8 @@ def report() -> None:
     figures: dict[str, float] = {}
     rng, done = np.random.default_rng(0), KEPT.read()
     curves: dict[str, SeedCurves] = {}
-    for task in TASKS:
-        for method in STEPS:
+    for task in STEPS:
+        for method in EVALUATE_EVERY:
             runs = [done[key] for key in (f"{task}/{method}/{seed}" for seed in SEEDS) if key in done]
             if runs:
                 curves[f"{task} {method}"] = SeedCurves.align([(r["env_steps"], r["returns"]) for r in runs])
@@ -69,10 +71,10 @@ def report() -> None:
         figures[f"steps_ratio_to_sac_{task}"] = max(ratios)
     path = write(
         "mbpo_pendulum", figures=figures, seeds=list(SEEDS), depends=imported(),
-        aims={f"steps_ratio_to_sac_{task}": Aim(op="<=", value=0.2) for task in TASKS},
+        aims={f"steps_ratio_to_sac_{task}": Aim(op="<=", value=0.2) for task in STEPS},
         notes=f"The ratio is the larger one of SAC's return at 10,000 and at 20,000 env steps. {KEPT.origin()}",
     )  # fmt: skip
-    for task in TASKS:
+    for task in STEPS:
         bands = {label.split()[-1].upper(): c.band(rng) for label, c in curves.items() if label.startswith(f"{task} ")}
         if bands:
             plot_curves(bands, path.with_name(f"mbpo_{task}.png"))
@@ -81,7 +83,7 @@ def report() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--tasks", nargs="*", default=list(TASKS), help="what to run; both by default")
+    parser.add_argument("--tasks", nargs="*", default=list(STEPS), help="what to run; both by default")
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS), help="all by default")
     parser.add_argument("--processes", type=int, default=2, help="runs at once, one thread each")
     parser.add_argument("--report-only", action="store_true", help="read the finished runs alone")
@@ -89,7 +91,7 @@ if __name__ == "__main__":
     if not options.report_only:
         jobs = [
             Job(task=task, method=method, seed=seed)
-            for seed in options.seeds for task in options.tasks for method in reversed(STEPS)
+            for seed in options.seeds for task in options.tasks for method in EVALUATE_EVERY
         ]  # fmt: skip
         work_through(KEPT, lambda: jobs, options.processes)
     report()

@@ -8,7 +8,7 @@ scenario = INVERTED_PENDULUM.scenario(
     "inverted_pendulum_mbpo",
     "MBPO",
     "short branches in a learned model, on the inverted pendulum",
-    mbpo(learning_rate=1e-3, updates_per_step=10),
+    mbpo(),
 )
 
 

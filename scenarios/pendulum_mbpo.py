@@ -8,7 +8,7 @@ scenario = PENDULUM.scenario(
     "pendulum_mbpo",
     "MBPO",
     "short branches in a learned model, on the pendulum",
-    mbpo(learning_rate=3e-4, updates_per_step=20),
+    mbpo(),
 )
 
 
