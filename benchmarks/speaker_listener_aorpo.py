@@ -8,7 +8,8 @@ NOTES = (
     "All arms begin to learn after 40 env steps; with the 500 of the other particle games MASAC's run to the threshold "
     "would be mostly random. Policies act on their own observation, but for the arm `conditional`. Queries are counted "
     "until the threshold. A length is the mean number of the 10 steps of a branch in which the models of an agent "
-    "answer. The tuning seed is 100."
+    "answer: all of them, since the paper's rule measures an opponent against the best known one, and here each agent "
+    "has one alone; so nobody is ever asked. The tuning seed is 100."
 )
 STUDY = study(
     "speaker_listener_aorpo", "speaker_listener", steps=600, baseline_steps=800, evaluate_every=20, notes=NOTES
