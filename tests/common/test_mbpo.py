@@ -114,6 +114,7 @@ def plain_mbpo(
     act_rng, fit_rng, imagine_rng, sample_rng = (stream(name) for name in ("act", "fit", "imagine", "sample"))
     longest = config.horizon.end
     real, imagined = Ring(config.replay_capacity), Ring(config.rollout_starts * longest * config.kept_rollouts)
+    pool: list[Row] = []
     view, updates, first_step = game.reset(seed), 0, config.warmup_steps
     for step in range(1, STEPS + 1):
         if step <= first_step:
@@ -130,13 +131,14 @@ def plain_mbpo(
         if (step - first_step) % config.fit_every == 0 and fitter is not None:
             fitter.fit(rows_for_the_fitter(spec, real.oldest_first()), fit_rng, first=real.added - len(real))
         if (step - first_step) % config.rollout_every == 0:
-            branch(spec, kernel, actor, real, imagined, config, step, imagine_rng)
+            length = branch(spec, kernel, actor, real, imagined, config, step, imagine_rng)
+            pool = imagined.oldest_first()[-config.rollout_starts * length * config.kept_rollouts :]
         while updates < int(config.updates_per_step * (step - first_step + 1)):
             updates += 1
             count = round(config.real_share * config.batch_size)
-            # imagined rows are drawn first, by a share of the ring's length
+            # imagined rows are drawn first, by a share of the pool's length
             shares = torch.rand(1, config.batch_size - count, generator=sample_rng, dtype=torch.float64)[0]
-            dreams = [imagined[int(share * len(imagined))] for share in shares]
+            dreams = [pool[int(share * len(pool))] for share in shares]
             facts = [real[int(k)] for k in torch.randint(len(real), (count,), generator=sample_rng)]
             update(learner, [*facts, *dreams])
 
@@ -144,8 +146,8 @@ def plain_mbpo(
 def branch(
     spec: GameSpec, kernel: Kernel, actor: Actor, real: Ring, imagined: Ring, config: DynaConfig, step: int,
     rng: torch.Generator,
-) -> None:  # fmt: skip
-    """Imagine from real states until the horizon or the end of the episode, row after row."""
+) -> int:  # fmt: skip
+    """Imagine from real states until the horizon, which is returned, or the end of the episode, row after row."""
     ramp, epoch = config.horizon, step // config.epoch_steps
     share = min(max((epoch - ramp.start_epoch) / (ramp.end_epoch - ramp.start_epoch), 0), 1)
     starts = [real[int(k)] for k in torch.randint(len(real), (config.rollout_starts,), generator=rng)]
@@ -156,7 +158,8 @@ def branch(
     )  # fmt: skip
     carry = kernel.init(window, torch.full((len(obs),), -1), rng)
     over = [False] * len(obs)
-    for u in range(int(ramp.start + share * (ramp.end - ramp.start) + 1e-9)):
+    length = int(ramp.start + share * (ramp.end - ramp.start) + 1e-9)
+    for u in range(length):
         act = actor.step(None, View.of(spec, obs), rng)[1]
         carry, outcome = kernel.step(carry, View.of(spec, obs), act, rng)
         for k in range(len(obs)):
@@ -166,6 +169,7 @@ def branch(
                     Row(obs[k], act[k], float(outcome.reward[k]), outcome.after.obs[k], over[k], False, u)
                 )  # fmt: skip
         obs = outcome.after.obs
+    return length
 
 
 def update(learner: OffPolicyAlgorithm[Any], rows: list[Row]) -> None:
