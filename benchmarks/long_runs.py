@@ -12,6 +12,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -117,12 +118,10 @@ def train_curve(
         Circumstances(**tree["circumstances"]).check(training.circumstances(), anyway=False)
         training.restore(tree, run)
     started = time.perf_counter()
-    with run.locked():
-        stopped = training.run(run)
-    if stopped is not None:
-        raise KeyboardInterrupt
-    kept = finish(training)
-    training.close()
+    with closing(training), run.locked():
+        if training.run(run) is not None:
+            raise KeyboardInterrupt
+        kept = finish(training)
     records = read_metrics(path / METRICS_FILE)
     names = [f"opponent/{agent}/rollout_len" for agent in training.spec.names]
     lengths = [[record.get(name) for name in names] for record in records]
