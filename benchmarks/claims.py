@@ -154,6 +154,7 @@ def write(
     seeds: Sequence[int] = (),
     versions: Mapping[str, str] | None = None,
     notes: str = "",
+    made: tuple[str, str] | None = None,
     root: Path = ROOT,
 ) -> Path:
     """Keep the figures of `benchmarks/NAME.py`; commit, date, machine and versions are found out here.
@@ -161,6 +162,7 @@ def write(
     Args:
         depends: files and folders relative to `root` that the figures depend on, besides the benchmark's own file.
         versions: those of peers, which live in environments of their own; ours are added.
+        made: commit and machine of runs that were made before and are only read now; None: made here and now.
 
     Raises:
         ClaimError: for a figure that is not finite, an aim without a figure, a path that does not exist.
@@ -172,9 +174,9 @@ def write(
     claim = Claim(
         name=name,
         command=f"make bench NAME={name}",
-        commit=commit(paths, root),
+        commit=made[0] if made else commit(paths, root),
         date=datetime.now(UTC).date().isoformat(),
-        machine=machine(),
+        machine=made[1] if made else machine(),
         versions=installed() | dict(versions or {}),
         seeds=list(seeds),
         depends=paths,

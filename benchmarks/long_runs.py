@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from benchmarks.claims import commit, imported, machine
+from benchmarks.claims import commit, git, imported, machine
 from presage.common.circumstances import Circumstances
 from presage.common.metrics import METRICS_FILE, QUERIES, read_metrics
 from presage.common.parts import Parts
@@ -65,10 +65,21 @@ class Curves:
         """Where the run of that key is while it is under way."""
         return ROOT / "runs" / "benchmarks" / self.name / key.replace("/", "_").replace(" ", "_")
 
+    def made(self) -> tuple[str, str]:
+        """Commit and machines of the finished runs, for `write`; of several commits the oldest, or one that history
+        does not hold, by which figures are called stale.
+        """
+        runs = [curve for curve in self.read().values() if "commit" in curve]
+        history = (git(ROOT, "rev-list", "HEAD") or "").split()
+        age = {name: place for place, name in enumerate(history)}
+        return max((str(run["commit"]) for run in runs), key=lambda name: age.get(name, len(age))), "; ".join(
+            sorted({str(run["machine"]) for run in runs})
+        )
+
     def origin(self) -> str:
         """What the finished runs were made from and on, as a sentence for a claim's notes."""
-        made = Counter((str(c["commit"])[:10], c.get("machine", "")) for c in self.read().values() if "commit" in c)
-        parts = [f"{n} from commit {name}" + (f" on {where}" if where else "") for (name, where), n in made.items()]
+        made = Counter((str(c["commit"])[:10], c["machine"]) for c in self.read().values() if "commit" in c)
+        parts = [f"{n} from commit {name} on {where}" for (name, where), n in made.items()]
         return f"Runs: {'; '.join(sorted(parts))}; one torch thread each."
 
 

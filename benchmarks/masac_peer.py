@@ -221,7 +221,7 @@ def report(kept: Curves) -> None:
         figures |= dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
     peer = runs[PEERS[0]][0]["versions"]
     path = write(
-        "masac_peer", figures=figures, seeds=list(SEEDS), depends=[*imported(), *PEER_FILES],
+        "masac_peer", figures=figures, seeds=list(SEEDS), made=kept.made(), depends=[*imported(), *PEER_FILES],
         aims={"our_plain_return_minus_peers_best": Aim(op=">=", value=0)},
         versions={f"{name} (peer)": version for name, version in peer.items()},
         notes=f"The peer's best arm is '{best}'. Peer: `.peers/benchmarl/bin/python {PEER_FILES[0]} train --seed SEED "

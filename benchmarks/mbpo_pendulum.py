@@ -70,7 +70,7 @@ def report() -> None:
                         f"{task}_mbpo_reached_{mark}": float(reached.reached)}  # fmt: skip
         figures[f"steps_ratio_to_sac_{task}"] = max(ratios)
     path = write(
-        "mbpo_pendulum", figures=figures, seeds=list(SEEDS), depends=imported(),
+        "mbpo_pendulum", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=imported(),
         aims={f"steps_ratio_to_sac_{task}": Aim(op="<=", value=0.2) for task in STEPS},
         notes=f"The ratio is the larger one of SAC's return at 10,000 and at 20,000 env steps. {KEPT.origin()}",
     )  # fmt: skip

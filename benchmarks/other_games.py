@@ -112,7 +112,7 @@ def report() -> None:
             figures |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
             aims[f"{name}_low"] = Aim(op=">=", value=0.0)
     write(
-        "other_games", figures=figures, aims=aims, seeds=list(SEEDS), depends=imported(),
+        "other_games", figures=figures, aims=aims, seeds=list(SEEDS), made=KEPT.made(), depends=imported(),
         notes="A gain is the return per episode of trained agents less that of random moves in their place, averaged "
         f"over the side's agents. {KEPT.origin()}",
     )  # fmt: skip

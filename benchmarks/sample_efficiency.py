@@ -228,7 +228,7 @@ def report(study: Study) -> None:
         raise SystemExit(f"nothing to report yet: too few finished runs for {', '.join(absent)}")
     path = write(
         study.name, figures=figures, aims=study.aims, seeds=list(SEEDS),
-        depends=imported(), notes=f"{study.notes} {study.kept.origin()}",
+        made=study.kept.made(), depends=imported(), notes=f"{study.notes} {study.kept.origin()}",
     )  # fmt: skip
     plot_curves(
         {arm: curve.band(rng) for arm, curve in curves.items()}, path.with_suffix(".png"),

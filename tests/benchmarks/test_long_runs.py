@@ -48,6 +48,13 @@ def test_the_origin_counts_runs_by_commit_and_machine(kept: Curves) -> None:
     )
 
 
+def test_figures_are_as_old_as_the_oldest_run(kept: Curves, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_runs, "git", lambda root, *arguments: "newest\nmiddle\noldest")
+    for key, commit, machine in (("a", "middle", "one"), ("b", "oldest", "two"), ("c", "newest", "one")):
+        kept.keep(key, {"commit": commit, "machine": machine})
+    assert kept.made() == ("oldest", "one; two")
+
+
 def test_runs_under_way_have_folders_of_their_own(kept: Curves, tmp_path: Path) -> None:
     assert kept.folder("measure/ask always/5/0") == tmp_path / "runs/benchmarks/study/measure_ask_always_5_0"
 
