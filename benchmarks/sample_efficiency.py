@@ -1,9 +1,10 @@
 """Env steps to a return: AORPO beside its baselines and its limit, every arm with the same sweep of update-to-data
-ratios.
+ratios and, where a study names some, of lengths of the warm-up.
 
-1. Sweep: every arm and ratio on tuning seeds and tuning episodes; a run ends once it has held the threshold for two
-   evaluations. An arm's ratio is the one with fewest env steps to the threshold, then with the best last return.
-2. Measure: every arm at its own ratio on other seeds and other evaluation episodes, to the end of its budget.
+1. Sweep: every arm and ratio, then every arm and warm-up at the arm's ratio, on tuning seeds and tuning episodes; a run
+   ends once it has held the threshold for two evaluations. An arm's setting is the one with fewest env steps to the
+   threshold, then with the best last return.
+2. Measure: every arm at its own setting on other seeds and other evaluation episodes, to the end of its budget.
 3. Report: interquartile means over seeds with intervals, steps to the threshold, ratios, queries and lengths.
 """
 
@@ -51,6 +52,8 @@ class Study:
     """arms that take another arm's ratio instead of a sweep of their own (ablations)"""
     aims: Mapping[str, Aim]
     """by figure"""
+    warmups: Sequence[int] = ()
+    """env steps of random play that every arm is swept over; ratios are swept at the first. None: the scenarios' own"""
     notes: str = ""
     """what was tried and found"""
 
@@ -86,12 +89,16 @@ class Study:
         return random + SHARE * (reference - random)
 
 
-def study(name: str, task: str, steps: int, baseline_steps: int, evaluate_every: int, notes: str = "") -> Study:
+def study(
+    name: str, task: str, steps: int, baseline_steps: int, evaluate_every: int, warmups: Sequence[int] = (),
+    notes: str = "",
+) -> Study:  # fmt: skip
     """AORPO, its baselines, its limit and its ablations on one task.
 
     Args:
         name: of the claims file. task: what the scenarios' names begin with. steps, baseline_steps: env steps of the
-            model-based and of the model-free arms. evaluate_every: env steps between two evaluations.
+            model-based and of the model-free arms. evaluate_every: env steps between two evaluations. warmups: as the
+            field of that name.
     """
     scenarios = {
         label: plugins.load("scenario", f"{task}_{method}")
@@ -111,8 +118,21 @@ def study(name: str, task: str, steps: int, baseline_steps: int, evaluate_every:
             "steps_ratio_to_perfect_model": Aim(op="<=", value=1.25),
             "queries_ratio_to_ask_always": Aim(op="<=", value=0.5),
         },
-        notes=notes,
+        warmups=warmups, notes=notes,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What an arm is swept over."""
+
+    ratio: float
+    """updates per env step"""
+    warmup: int | None
+    """env steps of random play; None: the scenario's own"""
+
+    def __str__(self) -> str:
+        return f"{self.ratio:g}" if self.warmup is None else f"{self.ratio:g}/{self.warmup}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,14 +141,14 @@ class Job:
 
     study: Study
     arm: str
-    ratio: float
+    setting: Setting
     seed: int
     tuning: bool
 
     @property
     def key(self) -> str:
         """Its name among the finished runs."""
-        return f"{'sweep' if self.tuning else 'measure'}/{self.arm}/{self.ratio:g}/{self.seed}"
+        return f"{'sweep' if self.tuning else 'measure'}/{self.arm}/{self.setting}/{self.seed}"
 
     @property
     def steps(self) -> int:
@@ -138,7 +158,9 @@ class Job:
     def scenario(self) -> Scenario[Any]:
         """The arm's scenario with this run's numbers, on one thread of the CPU."""
         base = self.study.arms[self.arm]
-        loop = replace(base.method.loop, updates_per_step=self.ratio)
+        loop = replace(base.method.loop, updates_per_step=self.setting.ratio)
+        if self.setting.warmup is not None:
+            loop = replace(loop, warmup_steps=self.setting.warmup)
         return replace(
             base, method=replace(base.method, loop=loop), steps=self.steps, seed=self.seed, threads=1, device="cpu",
             evaluate_every=self.study.evaluate_every, checkpoint_every=4 * self.study.evaluate_every,
@@ -152,13 +174,19 @@ class Job:
         return train_curve(self.scenario(), self.study.kept.folder(self.key), enough)
 
 
-def best_ratio(study: Study, arm: str) -> float | None:
-    """The ratio with fewest env steps to the threshold on the tuning seeds, None while the sweep is not complete."""
-    arm = study.borrowed.get(arm, arm)
+def sweep(study: Study, arm: str) -> list[Setting]:
+    """What an arm is tried with on the tuning seeds, as far as known: warm-ups follow once its ratio is chosen."""
+    ratios = [Setting(ratio=ratio, warmup=study.warmups[0] if study.warmups else None) for ratio in RATIOS]
+    found = best_of(study, arm, ratios)
+    return ratios if found is None else ratios + [replace(found, warmup=warmup) for warmup in study.warmups[1:]]
+
+
+def best_of(study: Study, arm: str, settings: Sequence[Setting]) -> Setting | None:
+    """The setting with fewest env steps to the threshold on the tuning seeds, None while a run is missing."""
     done, threshold = study.kept.read(), study.threshold(TUNING_EPISODES)
     scores = {}
-    for ratio in RATIOS:
-        keys = [Job(study=study, arm=arm, ratio=ratio, seed=s, tuning=True).key for s in TUNING_SEEDS]
+    for setting in settings:
+        keys = [Job(study=study, arm=arm, setting=setting, seed=s, tuning=True).key for s in TUNING_SEEDS]
         if not done.keys() >= set(keys):
             return None
         found = []
@@ -167,21 +195,28 @@ def best_ratio(study: Study, arm: str) -> float | None:
             stays = np.flatnonzero(good[:-1] & good[1:])
             reached = curve["env_steps"][stays[0]] if len(stays) else float("inf")
             found.append((reached, -float(np.mean(curve["returns"][-2:]))))
-        scores[ratio] = tuple(np.mean(found, axis=0))
-    return min(scores, key=lambda ratio: scores[ratio])
+        scores[setting] = tuple(np.mean(found, axis=0))
+    return min(scores, key=lambda setting: scores[setting])
+
+
+def best(study: Study, arm: str) -> Setting | None:
+    """The setting that an arm is measured at, None while its sweep is not complete."""
+    arm = study.borrowed.get(arm, arm)
+    return best_of(study, arm, sweep(study, arm))
 
 
 def jobs_of(study: Study, arms: Sequence[str]) -> list[Job]:
-    """What can be run by now: cheap runs of the sweep first, then the measured ones."""
+    """What can be run by now: runs of the sweep first, then the measured ones."""
+    swept = [arm for arm in arms if arm not in study.borrowed]
     jobs = [
-        Job(study=study, arm=arm, ratio=ratio, seed=seed, tuning=True)
-        for ratio in RATIOS for arm in arms if arm not in study.borrowed for seed in TUNING_SEEDS
+        Job(study=study, arm=arm, setting=setting, seed=seed, tuning=True)
+        for arm in swept for setting in sweep(study, arm) for seed in TUNING_SEEDS
     ]  # fmt: skip
     for seed in SEEDS:
         for arm in arms:
-            ratio = best_ratio(study, arm)
-            if ratio is not None:
-                jobs.append(Job(study=study, arm=arm, ratio=ratio, seed=seed, tuning=False))
+            setting = best(study, arm)
+            if setting is not None:
+                jobs.append(Job(study=study, arm=arm, setting=setting, seed=seed, tuning=False))
     return jobs
 
 
@@ -194,17 +229,22 @@ def report(study: Study) -> None:
     figures: dict[str, float] = {"random": random, "reference": reference, "threshold": threshold}
     queries: dict[str, float] = {}
     for arm in study.arms:
-        ratio = best_ratio(study, arm)
-        keys = [Job(study=study, arm=arm, ratio=ratio or 0, seed=s, tuning=False).key for s in SEEDS]
+        setting = best(study, arm)
+        if setting is None:
+            continue
+        keys = [Job(study=study, arm=arm, setting=setting, seed=s, tuning=False).key for s in SEEDS]
         runs = [done[key] for key in keys if key in done]
-        if ratio is None or len(runs) < 2:
+        if len(runs) < 2:
             continue
         name = arm.lower().replace(" ", "_").replace("-", "_")
         curves[arm] = SeedCurves.align([(r["env_steps"], r["returns"]) for r in runs])
         reached = steps_to(curves[arm], threshold)
         band = curves[arm].band(rng)
-        figures |= {f"{name}_updates_per_step": ratio, f"{name}_seeds": len(runs), f"{name}_steps": reached.steps,
-                    f"{name}_reached": float(reached.reached), f"{name}_budget": float(curves[arm].steps[-1]),
+        if setting.warmup is not None:
+            figures[f"{name}_warmup"] = setting.warmup
+        figures |= {f"{name}_updates_per_step": setting.ratio, f"{name}_seeds": len(runs),
+                    f"{name}_steps": reached.steps, f"{name}_reached": float(reached.reached),
+                    f"{name}_budget": float(curves[arm].steps[-1]),
                     f"{name}_gap_closed": float(gap_closed(band.value[-1], random, reference)),
                     f"{name}_gap_closed_low": float(gap_closed(band.low[-1], random, reference)),
                     f"{name}_gap_closed_high": float(gap_closed(band.high[-1], random, reference))}  # fmt: skip

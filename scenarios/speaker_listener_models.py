@@ -11,9 +11,8 @@ from presage.marl.aorpo import AORPOConfig
 from presage.marl.model_free import ModelFreeConfig
 from presage.scenarios import particle_models
 
-WARMUP = 40
-"""env steps with random actions: two in each of 20 copies. Of 40, 60 and 100, tried on one tuning seed, 40 suited AORPO
-best, and 60 multi-agent SAC"""
+WARMUP = 60
+"""env steps with random actions: three in each of 20 copies; `benchmarks/speaker_listener_aorpo.py` sweeps them"""
 
 
 def aorpo(**numbers: Any) -> AORPOConfig:
