@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from presage.common.dyna import DynaConfig
 from presage.common.fit import FitConfig
 from presage.common.mbpo import MBPOConfig
@@ -11,9 +13,9 @@ LEARNER = SACConfig(learning_rate=1e-3)
 """with the one of the step sizes 3e-4 and 1e-3 by which SAC learned sooner on both pendulums, on one tuning seed"""
 
 
-def mbpo() -> MBPOConfig:
+def mbpo(model: Literal["ensemble", "true"] = "ensemble") -> MBPOConfig:
     """MBPO: branches of one step, ten updates per env step, fits of a thousand updates at most."""
-    return MBPOConfig(sac=LEARNER, fit=FitConfig(max_updates=1_000))
+    return MBPOConfig(sac=LEARNER, model=model, fit=FitConfig(max_updates=1_000))
 
 
 def sac() -> MBPOConfig:

@@ -83,6 +83,7 @@ def test_true_dynamics_are_those_of_the_game(name: str) -> None:
         rows, view = game.step(act)
         torch.testing.assert_close(outcome.after.obs, rows.next_obs, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(outcome.reward, rows.reward, atol=1e-4, rtol=1e-4)
+        assert torch.equal(outcome.terminated, rows.terminated)
 
 
 def test_options_reach_references_and_kernels() -> None:
