@@ -2,6 +2,9 @@
 
 Finished runs are kept in `benchmarks/results/curves/NAME.json`, in the repository: no run is ever made twice, in any
 clone. Runs under way are ordinary run folders in `runs/benchmarks/NAME/`, and are resumed.
+
+After a change that should move nothing, some runs are made again (`confirm`) instead of all: what comes out equal to
+the last digit after thousands of updates was made by the same arithmetic.
 """
 
 from __future__ import annotations
@@ -29,6 +32,10 @@ from presage.common.scenario import Scenario
 from presage.common.training import Training
 
 ROOT = Path(__file__).resolve().parent.parent
+CONFIRMED = "confirmed"
+"""the entry among finished runs that tells which of them were made again"""
+CIRCUMSTANCE = {"seconds", "commit", "machine"}
+"""what a run that is made again may differ in"""
 TUNING_EPISODES, EPISODES = 2_000_000_011, 1_000_000_007
 """seeds of the evaluation's episodes, while numbers are chosen and when they are measured"""
 
@@ -66,21 +73,29 @@ class Curves:
         return ROOT / "runs" / "benchmarks" / self.name / key.replace("/", "_").replace(" ", "_")
 
     def made(self) -> tuple[str, str]:
-        """Commit and machines of the finished runs, for `write`; of several commits the oldest, or one that history
-        does not hold, by which figures are called stale.
+        """Commit and machines of the finished runs, for `write`: the commit at which they were confirmed; else, of
+        several commits, the oldest, or one that history does not hold, by which figures are called stale.
         """
-        runs = [curve for curve in self.read().values() if "commit" in curve]
         history = (git(ROOT, "rev-list", "HEAD") or "").split()
         age = {name: place for place, name in enumerate(history)}
-        return max((str(run["commit"]) for run in runs), key=lambda name: age.get(name, len(age))), "; ".join(
+        runs, confirmed = self._runs(), self.read().get(CONFIRMED)
+        commits = [str(run["commit"]) for run in ([confirmed] if confirmed else runs)]
+        return max(commits, key=lambda name: age.get(name, len(age))), "; ".join(
             sorted({str(run["machine"]) for run in runs})
         )
 
     def origin(self) -> str:
         """What the finished runs were made from and on, as a sentence for a claim's notes."""
-        made = Counter((str(c["commit"])[:10], c["machine"]) for c in self.read().values() if "commit" in c)
+        made = Counter((str(c["commit"])[:10], c["machine"]) for c in self._runs())
         parts = [f"{n} from commit {name} on {where}" for (name, where), n in made.items()]
-        return f"Runs: {'; '.join(sorted(parts))}; one torch thread each."
+        again = self.read().get(CONFIRMED)
+        equal = (
+            f" Equal to the last digit at commit {again['commit'][:10]}: {', '.join(again['runs'])}." if again else ""
+        )
+        return f"Runs: {'; '.join(sorted(parts))}; one torch thread each.{equal}"
+
+    def _runs(self) -> list[Curve]:
+        return [curve for key, curve in self.read().items() if key != CONFIRMED and "commit" in curve]
 
 
 class Job(Protocol):
@@ -178,3 +193,27 @@ def work_through(kept: Curves, jobs: Callable[[], Sequence[Job]], processes: int
                 print(f"start  {job.key}", flush=True)
                 running[job.key] = pool.apply_async(_work, (job,))
             time.sleep(1)
+
+
+def confirm(kept: Curves, jobs: Sequence[Job], processes: int) -> None:
+    """Make finished runs again from nothing, and note the commit at which they come out as they are kept.
+
+    Raises:
+        SystemExit: one comes out otherwise; its study has to be made again.
+    """
+    for job in jobs:
+        shutil.rmtree(kept.folder(job.key), ignore_errors=True)
+    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
+        again = dict(pool.map(_work, jobs, chunksize=1))
+    done = kept.read()
+    for key, curve in again.items():
+        before, after = ({k: v for k, v in c.items() if k not in CIRCUMSTANCE} for c in (done[key], curve))
+        if json.loads(json.dumps(after)) != before:
+            raise SystemExit(
+                f"{key} comes out otherwise than at commit {done[key]['commit'][:10]} on {done[key]['machine']}: last "
+                f"return {curve['returns'][-1]} instead of {done[key]['returns'][-1]}; make the study again"
+            )
+    commits = {curve["commit"] for curve in again.values()}
+    if len(commits) != 1:
+        raise SystemExit(f"the runs are of several commits, {', '.join(sorted(commits))}; leave the checkout alone")
+    kept.keep(CONFIRMED, {"commit": commits.pop(), "runs": sorted(again)})

@@ -19,6 +19,7 @@ import argparse
 import json
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,11 @@ class Job:
         return train_curve(scenario, KEPT.folder(self.key))
 
 
+def jobs(seeds: Sequence[int] = SEEDS, arms: Sequence[str] = tuple(ARMS)) -> list[Job]:
+    """The runs of the comparison, seed after seed."""
+    return [Job(arm=arm, seed=seed) for seed in seeds for arm in arms]
+
+
 def score(curve: Curve) -> float:
     """Mean return over the evaluations of the last env steps."""
     steps = np.asarray(curve["env_steps"])
@@ -197,9 +203,9 @@ def difference(scores: Array, others: Array, rng: np.random.Generator) -> tuple[
     return float(interquartile_mean(scores) - interquartile_mean(others)), float(low), float(high)
 
 
-def report(kept: Curves) -> None:
+def report() -> None:
     """Figures and the picture of the curves from the finished runs."""
-    done = kept.read()
+    done = KEPT.read()
     keys = {arm: [Job(arm=arm, seed=seed).key for seed in SEEDS] for arm in ARMS}
     runs = {arm: [done[key] for key in keys[arm] if key in done] for arm in ARMS}
     absent = [arm for arm, curves in runs.items() if not curves]
@@ -221,13 +227,13 @@ def report(kept: Curves) -> None:
         figures |= dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
     peer = runs[PEERS[0]][0]["versions"]
     path = write(
-        "masac_peer", figures=figures, seeds=list(SEEDS), made=kept.made(), depends=[*imported(), *PEER_FILES],
+        "masac_peer", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=[*imported(), *PEER_FILES],
         aims={"our_plain_return_minus_peers_best": Aim(op=">=", value=0)},
         versions={f"{name} (peer)": version for name, version in peer.items()},
         notes=f"The peer's best arm is '{best}'. Peer: `.peers/benchmarl/bin/python {PEER_FILES[0]} train --seed SEED "
         f"--steps STEPS --evaluate-every {EVALUATE_EVERY} --episodes {EVALUATED} --out FILE`, for the matched arm "
         f"with --changes '{json.dumps(matched())}'. Its parallel copies get seeds of their own, and its matched arm "
-        f"makes no updates during the warm-up. {kept.origin()}",
+        f"makes no updates during the warm-up. {KEPT.origin()}",
     )  # fmt: skip
     bands = {
         arm: SeedCurves.align([(curve["env_steps"], curve["returns"]) for curve in curves]).band(rng)
@@ -248,6 +254,5 @@ if __name__ == "__main__":
     if not options.report_only:
         if "random" not in KEPT.read():
             KEPT.keep("random", same_game())
-        jobs = [Job(arm=arm, seed=seed) for seed in options.seeds for arm in options.arms]
-        work_through(KEPT, lambda: jobs, options.processes, options.hours)
-    report(KEPT)
+        work_through(KEPT, lambda: jobs(options.seeds, options.arms), options.processes, options.hours)
+    report()

@@ -6,6 +6,7 @@ MBPO in the true dynamics shows the limit that a perfect model sets.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,6 +51,13 @@ class Job:
             checkpoint_every=1_000, keep_checkpoints=1, evaluation_seed=EPISODES,
         )  # fmt: skip
         return train_curve(scenario, KEPT.folder(self.key))
+
+
+def jobs(
+    seeds: Sequence[int] = SEEDS, tasks: Sequence[str] = tuple(STEPS), methods: Sequence[str] = tuple(LABELS)
+) -> list[Job]:
+    """The runs of the comparison, seed after seed."""
+    return [Job(task=task, method=method, seed=seed) for seed in seeds for task in tasks for method in methods]
 
 
 def report() -> None:
@@ -99,9 +107,5 @@ if __name__ == "__main__":
     parser.add_argument("--report-only", action="store_true", help="read the finished runs alone")
     options = parser.parse_args()
     if not options.report_only:
-        jobs = [
-            Job(task=task, method=method, seed=seed)
-            for seed in options.seeds for task in options.tasks for method in options.methods
-        ]  # fmt: skip
-        work_through(KEPT, lambda: jobs, options.processes)
+        work_through(KEPT, lambda: jobs(options.seeds, options.tasks, options.methods), options.processes)
     report()

@@ -96,6 +96,11 @@ class Job:
         return train_curve(scenario, KEPT.folder(self.key), finish=crossed)
 
 
+def jobs() -> list[Job]:
+    """All runs, seed after seed."""
+    return [Job(scenario=scenario, seed=seed) for seed in SEEDS for scenario in STEPS]
+
+
 def report() -> None:
     """Figures from the finished runs."""
     done, rng = KEPT.read(), np.random.default_rng(0)
@@ -124,6 +129,5 @@ if __name__ == "__main__":
     parser.add_argument("--report-only", action="store_true", help="read the finished runs alone")
     options = parser.parse_args()
     if not options.report_only:
-        jobs = [Job(scenario=scenario, seed=seed) for seed in SEEDS for scenario in STEPS]
-        work_through(KEPT, lambda: jobs, options.processes)
+        work_through(KEPT, jobs, options.processes)
     report()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import long_runs
-from benchmarks.long_runs import Curve, Curves, work_through
+from benchmarks.long_runs import Curve, Curves, confirm, work_through
 
 
 @dataclass(frozen=True)
@@ -72,3 +72,25 @@ def test_only_what_is_left_is_run_and_what_it_opens_follows(kept: Curves) -> Non
 def test_nothing_is_started_after_the_last_hour(kept: Curves) -> None:
     work_through(kept, lambda: [Toy("late")], processes=1, hours=0.0)
     assert kept.read() == {}
+
+
+def test_runs_that_come_out_as_they_were_make_figures_as_new_as_they(
+    kept: Curves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_runs, "git", lambda root, *arguments: "abc\nold")
+    for key in ("first", "second"):
+        kept.keep(key, Toy(key).run() | {"commit": "old", "machine": "one", "seconds": 7.0})
+    assert kept.made() == ("old", "one")
+    kept.folder("first").mkdir(parents=True)  # what was left of it is not gone on with
+    confirm(kept, [Toy("first")], processes=1)
+    assert not kept.folder("first").exists()
+    assert kept.made() == ("abc", "one")
+    assert kept.origin().endswith("Equal to the last digit at commit abc: first.")
+    assert kept.read()["first"]["commit"] == "old"
+
+
+def test_a_run_that_comes_out_otherwise_confirms_nothing(kept: Curves) -> None:
+    kept.keep("first", Toy("first").run() | {"returns": [5.0001]})
+    with pytest.raises(SystemExit, match=r"first comes out otherwise than at commit abc .* 5 instead of 5\.0001"):
+        confirm(kept, [Toy("first")], processes=1)
+    assert "confirmed" not in kept.read()
