@@ -17,12 +17,11 @@ from pettingzoo import AECEnv, ParallelEnv
 
 from presage.common.game import Game, GameError
 from presage.envs.lane import Declaration
+from presage.envs.particle import SCENARIOS, ParticleGame, SpeakerListener, Spread, game_spec
 from presage.envs.vector import VectorGame
 
 GROUP = "presage.games"
 """entry points `NAME = module:factory` of other packages, each called as `factory(copies, workers=0, **options)`"""
-
-PARTICLE = ("particle/speaker_listener", "particle/spread")
 
 HIDES_VELOCITIES = {"simple_adversary_v3": 2}
 """mpe2 games whose joint observation leaves velocities out, and the frames that determine the next one"""
@@ -49,7 +48,8 @@ def make(name: str, copies: int, workers: int = 0, **options: Any) -> Game:
 
     Args:
         name: `mpe/simple_spread_v3` and every other game of mpe2, `gym/Pendulum-v1` and every other Gymnasium id,
-            `particle/spread`, `particle/speaker_listener`, or a name that another package registers.
+            `particle/spread` and every other name of `presage.envs.particle.SCENARIOS`, or a name that another package
+            registers.
         copies: games played side by side, >= 1.
         workers: processes that hold them; 0 plays them in this one.
         options: of the environment, or of the particle game and its scenario; for mpe and Gymnasium games also every
@@ -68,8 +68,8 @@ def make(name: str, copies: int, workers: int = 0, **options: Any) -> Game:
         return _mpe(rest, copies, workers, options)
     if family == "gym":
         return _gymnasium(rest, copies, workers, options)
-    if name in PARTICLE:
-        return _particle(name, copies, workers, options)
+    if family == "particle" and rest in SCENARIOS:
+        return _particle(rest, copies, workers, options)
     raise _unknown(name)
 
 
@@ -105,7 +105,8 @@ def names() -> list[str]:
     package = _mpe_package()
     mpe = [f"mpe/{name}" for name in _mpe_games(package)] if package else []
     gym = [f"gym/{name}" for name in gymnasium.registry]
-    return sorted({*mpe, *gym, *PARTICLE, *_plugins()})
+    particle = [f"particle/{name}" for name in SCENARIOS]
+    return sorted({*mpe, *gym, *particle, *_plugins()})
 
 
 def make_gymnasium(name: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
@@ -138,11 +139,10 @@ def _mpe(name: str, copies: int, workers: int, options: dict[str, Any]) -> Vecto
 
 def _mpe_structure(name: str, agents: int) -> dict[str, Any]:
     """Vectors and symmetries of an mpe2 game, where there is a game of ours that is equal to it."""
-    package = importlib.import_module("presage.envs.particle")
     if name == "simple_spread_v3":
-        spec = package.game_spec(package.Spread(agents=agents))
+        spec = game_spec(Spread(agents=agents))
     elif name == "simple_speaker_listener_v4":
-        spec = package.game_spec(package.SpeakerListener())
+        spec = game_spec(SpeakerListener())
     else:
         return {}
     return {"vectors": spec.vectors, "symmetries": spec.symmetries}
@@ -169,19 +169,14 @@ def _gymnasium(name: str, copies: int, workers: int, options: dict[str, Any]) ->
 
 def _particle(name: str, copies: int, workers: int, options: dict[str, Any]) -> Game:
     if workers:
-        raise GameError(f"{name} plays all copies at once as tensors; workers={workers} must be 0")
-    package = importlib.import_module("presage.envs.particle")
-    scenario = package.Spread if name == "particle/spread" else package.SpeakerListener
-    own = {field.name for field in fields(scenario)}
-    accepted = own | inspect.signature(package.ParticleGame).parameters.keys() - {"scenario", "copies"}
+        raise GameError(f"particle/{name} plays all copies at once as tensors; workers={workers} must be 0")
+    own = {field.name for field in fields(SCENARIOS[name])}  # type: ignore[arg-type]
+    accepted = own | inspect.signature(ParticleGame).parameters.keys() - {"scenario", "copies"}
     strange = options.keys() - accepted
     if strange:
-        raise GameError(f"{name} takes no option {sorted(strange)}; it takes {', '.join(sorted(accepted))}")
-    described = scenario(**{key: value for key, value in options.items() if key in own})
-    game: Game = package.ParticleGame(
-        described, copies, **{key: value for key, value in options.items() if key not in own}
-    )
-    return game
+        raise GameError(f"particle/{name} takes no option {sorted(strange)}; it takes {', '.join(sorted(accepted))}")
+    scenario = SCENARIOS[name](**{key: value for key, value in options.items() if key in own})
+    return ParticleGame(scenario, copies, **{key: value for key, value in options.items() if key not in own})
 
 
 def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

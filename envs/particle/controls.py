@@ -15,8 +15,9 @@ MOVES = 5
 class Controls:
     """Reads pushes and words out of joint actions by mpe2's rules.
 
-    A discrete agent that moves and speaks has one entry for every pair of a word and a move. A continuous one has its
-    moves and its words side by side, each in [0, 1] in the environment's own terms.
+    A discrete agent that moves and speaks has one entry for every pair of a word and a move, unless its words are
+    symbols of their own. A continuous one has its moves and its words side by side, each in [0, 1] in the environment's
+    own terms.
     """
 
     def __init__(self, world: World, spec: GameSpec, *, device: torch.device | str) -> None:
@@ -24,15 +25,15 @@ class Controls:
         self._discrete = spec.discrete
         # The entries of pairs are summed into moves and words, which are appended to the joint action, so that every
         # push is a difference of two columns of the result and every word is one of its columns.
-        self._pairs = [
-            (spec.act[i], (world.words, MOVES)) for i in world.speakers if spec.discrete and world.agents[i].movable
-        ]
+        speaking = [(i, world.agents[i]) for i in world.speakers]
+        paired = [i for i, body in speaking if spec.discrete and body.movable and not body.symbols]
+        self._pairs = [(spec.act[i], (world.words, MOVES)) for i in paired]
         appended = spec.act_dim
         pushes: tuple[list[Term], list[Term]] = ([], [])
         words: list[int] = []
         for i, body in enumerate(world.agents):
             first = spec.act[i].start
-            if spec.discrete and body.movable and not body.silent:
+            if i in paired:
                 first, appended = appended, appended + MOVES + world.words
             for axis in (0, 1):
                 pushes[axis].append((first + 2 * axis + 2, first + 2 * axis + 1) if body.movable else (0, 0))

@@ -17,8 +17,9 @@ from torch.nn.functional import one_hot
 from presage.common.game import Carry, GameError, View, Window
 from presage.envs.particle.controls import MOVES
 from presage.envs.particle.physics import DAMPING, TIME_STEP, Body
+from presage.envs.particle.scenario import pair_distance
 from presage.envs.particle.speaker_listener import WORDS, goal_mask, seen_parts
-from presage.envs.particle.spread import AGENT_SIZE, Spread, pair_distance
+from presage.envs.particle.spread import AGENT_SIZE, Spread
 
 DIRECTIONS = ((0.0, 0.0), (-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0))
 VELOCITY_REACH = TIME_STEP * (2.0 - DAMPING)

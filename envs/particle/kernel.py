@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from presage.common.game import Carry, GameError, Outcome, View, Window
-from presage.envs.particle.simulator import Scenario, Simulator, game_spec
+from presage.envs.particle.scenario import Before, Scenario, uniform
+from presage.envs.particle.simulator import Simulator, game_spec
 
 
 class TrueKernel:
@@ -32,22 +33,31 @@ class TrueKernel:
     ) -> None:
         self.spec = game_spec(scenario, continuous=continuous)
         self._simulator = Simulator(scenario, self.spec, device=device, dtype=dtype)
+        self._never = torch.zeros((), dtype=torch.bool, device=device)
 
     def init(self, window: Window, ego: Tensor, rng: torch.Generator) -> Carry:
         """Start B branches at what is seen now; egos and chance play no part.
 
         Raises:
-            GameError: where the observations are not of this scenario.
+            GameError: where the observations are not of this scenario, or do not determine its state.
         """
         obs = window.now.obs
         if obs.shape[1] != self.spec.obs_dim:
             raise GameError(f"{self.spec.name!r} has {self.spec.obs_dim} joint observations, got {obs.shape[1]}")
-        return self._simulator.pack(self._simulator.scenario.reconstruct(obs)).T
+        before = None
+        if self.spec.frames > 1:
+            if len(window.obs[0]) < self.spec.frames:
+                raise GameError(f"{self.spec.name!r} needs windows of {self.spec.frames} joint observations")
+            before = Before(window.obs[:, -2], self._simulator.pushes(window.act[:, -2]), window.valid[:, -2])
+        return self._simulator.pack(self._simulator.scenario.reconstruct(obs, before)).T
 
     def step(self, carry: Carry, view: View, act: Tensor, rng: torch.Generator) -> tuple[Carry, Outcome]:
         """One step of all branches under `act (B, A)`."""
-        state = self._simulator.step(carry.T, act)
+        scenario = self._simulator.scenario
+        chance = uniform(len(act), scenario.chances, rng) if scenario.chances else None
+        state = self._simulator.step(carry.T, act, chance)
         obs = self._simulator.observe(state)
-        terminated = torch.zeros((), dtype=torch.bool, device=obs.device).expand(len(obs), self.spec.n)
+        over = scenario.over(state) if self.spec.terminates else self._never.expand(len(obs))
+        terminated = over[:, None].expand(-1, self.spec.n)
         after = View.of(self.spec, obs)
-        return state.T, Outcome(after=after, reward=self._simulator.scenario.rewards(state), terminated=terminated)
+        return state.T, Outcome(after=after, reward=scenario.rewards(state), terminated=terminated)

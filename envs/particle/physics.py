@@ -36,7 +36,7 @@ Term = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """An agent or a landmark; every body has mass 1."""
+    """An agent or a landmark."""
 
     name: str
     size: float = 0.05
@@ -45,6 +45,10 @@ class Body:
     movable: bool = True
     silent: bool = True
     """whether it sends no words"""
+    symbols: tuple[int, ...] = ()
+    """sizes of the separate symbols that its words are made of, each an action head of its own; () for mpe2's way: one
+    word, in the same choice as the move where it moves as well"""
+    mass: float = 1.0
     accel: float = 5.0
     """force of a full push"""
     max_speed: float | None = None
@@ -84,6 +88,8 @@ class World:
     """M, numbers in a message"""
     private: int = 0
     """V, numbers of the state that belong to the scenario alone"""
+    points: int = 0
+    """points in space that the private numbers begin with, each an x and a y"""
 
     def __post_init__(self) -> None:
         moving = [body.name for body in self.landmarks if body.movable]
@@ -91,6 +97,13 @@ class World:
             raise GameError(f"landmarks never move; declare {', '.join(moving)} with movable=False or as agents")
         if self.speakers and not self.words:
             raise GameError(f"{self.agents[self.speakers[0]].name} is not silent but messages hold words=0 numbers")
+        for body in self.agents:
+            if body.symbols and (body.silent or sum(body.symbols) != self.words):
+                raise GameError(
+                    f"{body.name}: symbols={body.symbols} must add up to words={self.words}, of an agent that speaks"
+                )
+        if 2 * self.points > self.private:
+            raise GameError(f"points={self.points} need {2 * self.points} private numbers, there are {self.private}")
 
     @cached_property
     def speakers(self) -> tuple[int, ...]:
@@ -117,8 +130,11 @@ class World:
     @property
     def first_rows(self) -> frozenset[int]:
         """The x rows of all positions and velocities: an observation of one is followed by the y row's."""
-        n, first = len(self.agents), self.moving_rows
-        return frozenset([*range(n), *range(2 * n, 3 * n), *range(first, first + len(self.landmarks))])
+        n, first, own = len(self.agents), self.moving_rows, self.zero - self.private
+        return frozenset(
+            [*range(n), *range(2 * n, 3 * n), *range(first, first + len(self.landmarks)),
+             *range(own, own + 2 * self.points, 2)]
+        )  # fmt: skip
 
     def renamed(self, agents: Sequence[int], landmarks: Sequence[int], private: Sequence[int]) -> list[int]:
         """For every row of the state, the row that it is taken from where bodies and private numbers change places.
@@ -157,10 +173,15 @@ class World:
         first = 4 * len(self.agents) + self.speakers.index(agent) * self.words
         return [(first + word, self.zero) for word in range(self.words)]
 
-    def private_terms(self) -> list[Term]:
-        """The scenario's own numbers."""
-        first = self.zero - self.private
-        return [(first + k, self.zero) for k in range(self.private)]
+    def private_terms(self, first: int = 0, count: int | None = None) -> list[Term]:
+        """The scenario's own numbers from the `first` on, all of them or `count`."""
+        own, count = self.zero - self.private, self.private - first if count is None else count
+        return [(own + k, self.zero) for k in range(first, first + count)]
+
+    def point_terms(self, point: int, origin: int) -> list[Term]:
+        """A private point, seen from the entity `origin`."""
+        own = self.zero - self.private + 2 * point
+        return list(zip((own, own + 1), self.position_rows(origin), strict=True))
 
     def position(self, state: Tensor) -> Tensor:
         """Agents' positions `(B, N, 2)` in `state (D, B)`; a view."""
@@ -239,6 +260,10 @@ class Physics:
 
         self._accel = column([body.accel if body.movable else 0.0 for body in agents])
         self._time = column([TIME_STEP if body.movable else 0.0 for body in agents])
+        light = all(body.mass == 1.0 for body in agents)
+        self._impulse = self._time if light else column(
+            [TIME_STEP / body.mass if body.movable else 0.0 for body in agents]
+        )  # fmt: skip
         self._keep = column([1.0 - DAMPING if body.movable else 1.0 for body in agents])
         limits = [float("inf") if body.max_speed is None else body.max_speed for body in agents]
         self._max_speed = column(limits) if min(limits) < float("inf") else None
@@ -280,7 +305,7 @@ class Physics:
             force = push * self._accel
         else:
             force = torch.addcmul(self._contact(state, self._touch), push, self._accel)
-        after = torch.addcmul(velocity * self._keep, force, self._time)
+        after = torch.addcmul(velocity * self._keep, force, self._impulse)
         if self._max_speed is not None:
             after = after * (self._max_speed / torch.hypot(after[0], after[1])).clamp(max=1.0)
         moved = torch.addcmul(position, velocity, self._time)

@@ -7,55 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Protocol
+from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from presage.common.game import AgentSpec, GameSpec, Symmetry
 from presage.envs.particle.controls import MOVES, Controls
-from presage.envs.particle.physics import Differences, Physics, Renaming, Term, World, WorldState
+from presage.envs.particle.physics import Body, Differences, Physics, Term, WorldState
+from presage.envs.particle.scenario import Scenario
 
 MOST_SYMMETRIES = 64
 """renamings that a game declares at most: an even choice where there are more"""
-
-
-class Scenario(Protocol):
-    """A particle game: its bodies, where they start, what agents see and what they are paid."""
-
-    @property
-    def name(self) -> str:
-        """The scenario's name."""
-        ...
-
-    @property
-    def world(self) -> World:
-        """Its bodies."""
-        ...
-
-    def observed(self) -> tuple[tuple[Term, ...], ...]:
-        """Per agent, the numbers it sees, each a difference of two rows of the state."""
-        ...
-
-    def interchangeable(self) -> list[Renaming]:
-        """Orders of bodies (and of private numbers with them) under which the game is the same, the given one too."""
-        ...
-
-    def draw(self, copies: int, rng: torch.Generator) -> WorldState:
-        """Initial states of `copies` episodes, float64 on the generator's device.
-
-        One copy's numbers are drawn after another's, so that they do not depend on how many copies follow.
-        """
-        ...
-
-    def rewards(self, state: Tensor) -> Tensor:
-        """Each agent's reward `(B, N)` for arriving in `state (D, B)`."""
-        ...
-
-    def reconstruct(self, obs: Tensor) -> WorldState:
-        """A state that goes on exactly like the one behind the joint observation `obs (B, O)`."""
-        ...
 
 
 def game_spec(scenario: Scenario, *, continuous: bool = False, episode_limit: int = 25) -> GameSpec:
@@ -63,19 +28,29 @@ def game_spec(scenario: Scenario, *, continuous: bool = False, episode_limit: in
     world = scenario.world
     agents, vectors, first = [], [], 0
     for body, terms in zip(world.agents, scenario.observed(), strict=True):
-        words = 0 if body.silent else world.words
-        space: spaces.Space[object]
-        if continuous:
-            space = spaces.Box(0.0, 1.0, (MOVES * body.movable + words,))
-        else:
-            space = spaces.Discrete((MOVES if body.movable else 1) * max(words, 1))
+        space = action_space(body, world.words, continuous=continuous)
         agents.append(AgentSpec.from_space(body.name, range(first, first + len(terms)), space))
         vectors += [(first + k, first + k + 1) for k, (row, _) in enumerate(terms) if row in world.first_rows]
         first += len(terms)
     return GameSpec(
         name=scenario.name, agents=tuple(agents), obs_dim=first, episode_limit=episode_limit, vectors=tuple(vectors),
+        frames=scenario.frames, terminates=scenario.terminates,
         symmetries=symmetries(scenario, [agent.width for agent in agents]),
     )  # fmt: skip
+
+
+def action_space(body: Body, words: int, *, continuous: bool) -> spaces.Space[Any]:
+    """An agent's action space as mpe2 has it; with symbols of its own, a MultiDiscrete of move and symbols.
+
+    Args:
+        words: numbers in a message of this world.
+    """
+    words = 0 if body.silent else words
+    if continuous:
+        return spaces.Box(0.0, 1.0, (MOVES * body.movable + words,))
+    if body.symbols:
+        return spaces.MultiDiscrete(np.array([MOVES, *body.symbols] if body.movable else body.symbols))
+    return spaces.Discrete((MOVES if body.movable else 1) * max(words, 1))
 
 
 def symmetries(scenario: Scenario, widths: Sequence[int]) -> tuple[Symmetry, ...]:
@@ -110,16 +85,29 @@ class Simulator:
         self._controls = Controls(self.world, spec, device=device)
         self._physics = Physics(self.world, device=device, dtype=dtype)
         self._observed = Differences([term for terms in scenario.observed() for term in terms], device=device)
+        self._look = scenario.look(self.device)
 
     def pack(self, named: WorldState) -> Tensor:
         """The state `(D, B)` of a named one, on this device."""
         return self.world.pack(named, device=self.device, dtype=self.dtype)
 
-    def step(self, state: Tensor, act: Tensor) -> Tensor:
-        """The state `(D, B)` after the joint actions `act (B, A)` in `state (D, B)`."""
+    def step(self, state: Tensor, act: Tensor, chance: Tensor | None = None) -> Tensor:
+        """The state `(D, B)` after the joint actions `act (B, A)` in `state (D, B)`.
+
+        Args:
+            chance: `(B, U)` uniform numbers in [0, 1) where the scenario leaves something to chance; most do not.
+        """
         push, message = self._controls(act)
-        return self._physics.step(state, push.to(self.dtype), message.to(self.dtype))
+        after = self._physics.step(state, push.to(self.dtype), message.to(self.dtype))
+        return after if chance is None else self.scenario.happen(after, chance.T)
+
+    def pushes(self, act: Tensor) -> Tensor:
+        """`(B, N, 2)` in [-1, 1]: how joint actions `act (B, A)` push the agents."""
+        return self._controls(act)[0].permute(2, 1, 0).to(self.dtype)
 
     def observe(self, state: Tensor) -> Tensor:
         """The joint observation `(B, O)` of `state (D, B)`."""
-        return self._observed(state).T.contiguous()
+        seen = self._observed(state)
+        if self._look is not None:
+            seen = self._look(state, seen)
+        return seen.T.contiguous()

@@ -8,11 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from presage.common.game import GameError
 from presage.envs.particle.physics import Body, Renaming, Term, World, WorldState
+from presage.envs.particle.scenario import Before, Scenario, at_rest, marks, square, uniform
 
 LANDMARKS = 3
 WORDS = 3
@@ -22,8 +25,15 @@ OTHER_SHADE = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeakerListener:
+class SpeakerListener(Scenario):
     """The speaker sees the colour of the goal landmark and sends a word; the listener hears it one step later."""
+
+    reward: Literal["mpe2", "original"] = "mpe2"
+    """`original`: every agent gets the sum of both agents' rewards (Lowe et al. 2017), here twice the one of mpe2"""
+
+    def __post_init__(self) -> None:
+        if self.reward not in ("mpe2", "original"):
+            raise GameError(f"reward={self.reward!r} must be 'mpe2' or 'original'")
 
     @property
     def name(self) -> str:
@@ -38,9 +48,7 @@ class SpeakerListener:
                 Body(name="speaker_0", size=0.075, collides=False, movable=False, silent=False),
                 Body(name="listener_0", size=0.075, collides=False),
             ),
-            landmarks=tuple(
-                Body(name=f"landmark_{k}", size=0.04, collides=False, movable=False) for k in range(LANDMARKS)
-            ),
+            landmarks=marks(LANDMARKS, size=0.04),
             words=WORDS,
             private=LANDMARKS,
         )
@@ -59,29 +67,25 @@ class SpeakerListener:
 
     def draw(self, copies: int, rng: torch.Generator) -> WorldState:
         """A uniform goal; agents and landmarks uniform in [-1, 1]^2, at rest, nothing said yet."""
-        bodies = 2 + LANDMARKS
-        number = torch.rand(copies, 1 + 2 * bodies, generator=rng, device=rng.device, dtype=torch.float64)
-        goal, place = (number[:, :1] * LANDMARKS).long(), number[:, 1:].reshape(copies, bodies, 2) * 2.0 - 1.0
+        number = uniform(copies, 1 + 2 * (2 + LANDMARKS), rng)
+        goal, place = (number[:, :1] * LANDMARKS).long(), square(number[:, 1:])
         colour = torch.full((copies, LANDMARKS), OTHER_SHADE, dtype=place.dtype, device=rng.device)
-        return WorldState(
-            position=place[:, :2], velocity=torch.zeros_like(place[:, :2]), landmarks=place[:, 2:],
-            message=place.new_zeros(copies, 1, WORDS), private=colour.scatter(1, goal, GOAL_SHADE),
-        )  # fmt: skip
+        return at_rest(self.world, place[:, :2], place[:, 2:], private=colour.scatter(1, goal, GOAL_SHADE))
 
     def rewards(self, state: Tensor) -> Tensor:
         """Minus the squared distance from listener to goal, for both: `(B, 2)` for `state (D, B)`."""
         world = self.world
         to_landmarks = world.landmark_position(state) - world.position(state)[:, 1:]
         missed = (to_landmarks.square().sum(-1) * goal_mask(world.own(state))).sum(1, keepdim=True)
-        return -missed.expand(-1, 2)
+        return -missed.expand(-1, 2) * (2.0 if self.reward == "original" else 1.0)
 
-    def reconstruct(self, obs: Tensor) -> WorldState:
+    def reconstruct(self, obs: Tensor, before: Before | None = None) -> WorldState:
         """A state like the one behind `obs (B, O)`, with the listener at the origin: no agent sees where it is."""
         colour, velocity, landmarks, word = seen_parts(obs)
         still = torch.zeros_like(velocity)
-        return WorldState(
-            position=torch.stack([still, still], 1), velocity=torch.stack([still, velocity], 1),
-            landmarks=landmarks, message=word[:, None], private=colour,
+        return at_rest(
+            self.world, torch.stack([still, still], 1), landmarks, velocity=torch.stack([still, velocity], 1),
+            message=word[:, None], private=colour,
         )  # fmt: skip
 
 

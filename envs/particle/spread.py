@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from presage.common.game import GameError
-from presage.envs.particle.physics import Body, Renaming, Term, World, WorldState
+from presage.envs.particle.physics import Renaming, Term, World, WorldState
+from presage.envs.particle.scenario import Before, Scenario, alike, at_rest, marks, pair_distance, square, uniform
 
 AGENT_SIZE = 0.15
 UNUSED_WORDS = 2
@@ -19,7 +20,7 @@ UNUSED_WORDS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
+class Spread(Scenario):
     """As many landmarks as agents; an agent sees its velocity and position, and everything else relative to itself."""
 
     agents: int = 3
@@ -49,12 +50,8 @@ class Spread:
     def world(self) -> World:
         """N agents that collide, N landmarks that do not."""
         return World(
-            agents=tuple(Body(name=f"agent_{i}", size=AGENT_SIZE) for i in range(self.agents)),
-            landmarks=tuple(
-                Body(name=f"landmark_{k}", collides=False, movable=False) for k in range(self.agents)
-            ),
-            words=UNUSED_WORDS,
-        )  # fmt: skip
+            agents=alike("agent", self.agents, size=AGENT_SIZE), landmarks=marks(self.agents), words=UNUSED_WORDS
+        )
 
     def observed(self) -> tuple[tuple[Term, ...], ...]:
         """Per agent: velocity, position, landmarks from where it stands, other agents likewise, others' words."""
@@ -79,9 +76,8 @@ class Spread:
 
     def draw(self, copies: int, rng: torch.Generator) -> WorldState:
         """Agents and landmarks uniform in [-1, 1]^2, agents at rest."""
-        n = self.agents
-        place = torch.rand(copies, 2 * n, 2, generator=rng, device=rng.device, dtype=torch.float64) * 2.0 - 1.0
-        return self._state(place[:, :n], torch.zeros_like(place[:, :n]), place[:, n:])
+        place = square(uniform(copies, 4 * self.agents, rng))
+        return at_rest(self.world, place[:, : self.agents], place[:, self.agents :])
 
     def rewards(self, state: Tensor) -> Tensor:
         """`(B, N)` for `state (D, B)`: each landmark's distance to the nearest agent, and collisions, both negative."""
@@ -93,23 +89,10 @@ class Spread:
             return -total.expand(-1, self.agents)
         return (1.0 - touching) * self.local_ratio - uncovered * (1.0 - self.local_ratio)
 
-    def reconstruct(self, obs: Tensor) -> WorldState:
+    def reconstruct(self, obs: Tensor, before: Before | None = None) -> WorldState:
         """The state behind `obs (B, O)`; landmarks as agent 0 sees them."""
         n = self.agents
         seen = obs.reshape(len(obs), n, 6 * n)
         position = seen[:, :, 2:4]
         landmarks = position[:, :1] + seen[:, 0, 4 : 4 + 2 * n].reshape(len(obs), n, 2)
-        return self._state(position, seen[:, :, :2], landmarks)
-
-    def _state(self, position: Tensor, velocity: Tensor, landmarks: Tensor) -> WorldState:
-        rows = len(position)
-        return WorldState(
-            position=position, velocity=velocity, landmarks=landmarks,
-            message=position.new_zeros(rows, 0, UNUSED_WORDS), private=position.new_zeros(rows, 0),
-        )  # fmt: skip
-
-
-def pair_distance(first: Tensor, second: Tensor) -> Tensor:
-    """Distances `(B, N, K)` between points `(B, N, 2)` and points `(B, K, 2)`."""
-    apart = first[:, :, None] - second[:, None]
-    return torch.hypot(apart[..., 0], apart[..., 1])
+        return at_rest(self.world, position, landmarks, velocity=seen[:, :, :2])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 from typing import Any
 
@@ -9,8 +10,21 @@ import torch
 from torch import Tensor
 
 from presage.common.game import AgentSpec, Game, GameError, Rows, View, episode_seed
-from presage.envs.particle import ParticleGame, Scenario, SpeakerListener, Spread, WorldState, game_spec
-from tests.envs.particle.mpe2_reference import SCENARIOS, Reference, joint_actions, named, world_state
+from presage.envs.particle import (
+    Adversary,
+    CollectTreasure,
+    Formation,
+    Line,
+    ParticleGame,
+    Scenario,
+    SpeakerListener,
+    Spread,
+    Tag,
+    WorldComm,
+    WorldState,
+    game_spec,
+)
+from tests.envs.particle.mpe2_reference import SCENARIOS, Mpe2Game, joint_actions, named, world_state
 
 every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=named)
 every_kind = pytest.mark.parametrize("continuous", [False, True], ids=["discrete", "continuous"])
@@ -46,11 +60,13 @@ def test_one_step_from_any_state_is_that_of_mpe2(scenario: Scenario, continuous:
     )
     view = game.inject(state)
     rows, _ = game.step(act := joint_actions(game.spec, 2, copies))
-    reference = Reference(scenario, continuous=continuous)
+    chance = game.chance(0, 0) if scenario.chances else [None] * copies
+    reference = Mpe2Game(scenario, continuous=continuous)
     for row in range(copies):
         reference.write(state, row)
         assert gap(view.obs[row], reference.observation()) <= 1e-12
-        next_obs, reward, _ = reference.step(game.spec, act[row])
+        next_obs, reward, terminated, _ = reference.step(game.spec, act[row], chance[row])
+        assert rows.terminated[row].tolist() == [terminated] * game.spec.n
         assert gap(rows.next_obs[row], next_obs) <= 1e-12
         assert gap(rows.reward[row], reward) <= 1e-12
 
@@ -69,17 +85,20 @@ def test_whole_episodes_are_those_of_mpe2(scenario: Scenario, continuous: bool) 
         played.append(rows)
         assert torch.equal(rows.obs, view.obs)
         view = after
-    reference = Reference(scenario, continuous=continuous)
+    reference = Mpe2Game(scenario, continuous=continuous)
     for row in range(copies):
         reference.write(start, row)
         assert gap(played[0].obs[row], reference.observation()) <= 1e-9
         for t, rows in enumerate(played):
-            next_obs, reward, truncated = reference.step(game.spec, acts[t][row])
+            chance = game.chance(0, t)[row] if scenario.chances else None
+            next_obs, reward, terminated, truncated = reference.step(game.spec, acts[t][row], chance)
             assert gap(rows.next_obs[row], next_obs) <= 1e-9
             assert gap(rows.reward[row], reward) <= 1e-9
             assert bool(rows.truncated[row]) is truncated
             assert rows.step[row] == t
-            assert not rows.terminated[row].any()
+            assert rows.terminated[row].tolist() == [terminated] * game.spec.n
+            if terminated:
+                break
 
 
 @every_scenario
@@ -94,7 +113,7 @@ def test_float32_game_shows_what_mpe2_shows(scenario: Scenario) -> None:
 @every_kind
 @every_scenario
 def test_spec_is_that_of_the_parallel_environment(scenario: Scenario, continuous: bool) -> None:
-    env = Reference(scenario, continuous=continuous).env
+    env = Mpe2Game(scenario, continuous=continuous).env
     edges = np.cumsum([0, *(env.observation_space(name).shape[0] for name in env.possible_agents)])
     expected = tuple(
         AgentSpec.from_space(name, range(edges[i], edges[i + 1]), env.action_space(name))
@@ -103,7 +122,8 @@ def test_spec_is_that_of_the_parallel_environment(scenario: Scenario, continuous
     spec = game_spec(scenario, continuous=continuous)
     assert spec.agents == expected
     assert spec.obs_dim == edges[-1]
-    assert (spec.frames, spec.episode_limit, spec.terminates, spec.goal_dim) == (1, 25, False, 0)
+    assert (spec.frames, spec.episode_limit, spec.goal_dim) == (2 if isinstance(scenario, Adversary) else 1, 25, 0)
+    assert spec.terminates == getattr(scenario, "terminate_on_success", False)
     assert not spec.acting_varies
     assert not spec.legal_varies
 
@@ -187,12 +207,23 @@ def test_starts_are_uniform_and_at_rest(scenario: Scenario) -> None:
     game = ParticleGame(scenario, 20_000)
     game.reset(0)
     state = game.world_state()
-    for place in (state.position, state.landmarks):
-        assert place.abs().max() <= 1
-        assert place.mean((0,)).abs().max() < 0.02
-        assert (place.square().mean(0) - 1 / 3).abs().max() < 0.02
+    halves = {Tag: 0.9, WorldComm: 0.9, Formation: 0.5, CollectTreasure: 0.95}
+    landmarks = state.landmarks[:, :0] if isinstance(scenario, Line) else state.landmarks  # in line, along a direction
+    for place, half in ((state.position, 1.0), (landmarks, halves.get(type(scenario), 1.0))):
+        assert (place.abs() <= half).all()
+        assert (place.mean(0).abs() < 0.02).all()
+        assert ((place.square().mean(0) - half**2 / 3).abs() < 0.02).all()
     assert state.velocity.abs().max() == 0
     assert state.message.count_nonzero() == 0
+
+
+def test_the_ends_of_a_line_are_as_far_apart_as_in_mpe2_and_on_the_screen() -> None:
+    first, second = Line().draw(5_000, torch.Generator().manual_seed(0)).landmarks.unbind(1)
+    torch.testing.assert_close((second - first).norm(dim=1), torch.full((5_000,), 1.25, dtype=EXACT))
+    assert first.abs().max() <= 0.25
+    assert second.abs().max() < 1.0
+    angle = torch.atan2(*(second - first).unbind(1))
+    assert torch.histc(angle, 8, -math.pi, math.pi).min() > 300
 
 
 def test_first_episode_is_drawn_from_its_seed() -> None:

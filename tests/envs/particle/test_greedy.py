@@ -20,7 +20,7 @@ from presage.envs.particle import (
 )
 from presage.envs.particle.greedy import cheapest_landmarks
 from presage.envs.particle.speaker_listener import seen_parts
-from tests.envs.particle.mpe2_reference import Reference, joint_actions
+from tests.envs.particle.mpe2_reference import Mpe2Game, joint_actions
 
 GAMES: tuple[Scenario, ...] = (Spread(), SpeakerListener())
 every_kind = pytest.mark.parametrize("continuous", [False, True], ids=["discrete", "continuous"])
@@ -70,7 +70,7 @@ def test_returns_are_those_in_mpe2_itself(scenario: Scenario, continuous: bool) 
     game.reset(21)
     start, spec = game.world_state(), game.spec
     actor = greedy(scenario, continuous=continuous)
-    reference = Reference(scenario, continuous=continuous)
+    reference = Mpe2Game(scenario, continuous=continuous)
     expected = []
     for row in range(episodes):
         reference.write(start, row)
@@ -78,7 +78,7 @@ def test_returns_are_those_in_mpe2_itself(scenario: Scenario, continuous: bool) 
         for _ in range(25):
             _, act = actor.step(None, View.of(spec, torch.from_numpy(obs)[None]), None)
             spec.check_action(act)
-            obs, reward, _ = reference.step(spec, act[0])
+            obs, reward, _, _ = reference.step(spec, act[0])
             total += float(np.mean(reward))
         expected.append(total)
     assert returns(scenario, episodes, continuous=continuous).tolist() == pytest.approx(expected, abs=1e-9)

@@ -14,8 +14,9 @@ from mpe2._mpe_utils.simple_env import SimpleEnv
 from torch import Tensor
 
 from presage.common.game import GameError
-from presage.envs.particle import Body, World, WorldState, game_spec
+from presage.envs.particle import Body, Scenario, World, WorldState, game_spec
 from presage.envs.particle.physics import Differences, Physics, Renaming, Term
+from presage.envs.particle.scenario import Before
 from presage.envs.particle.simulator import Simulator
 from tests.envs.particle.mpe2_reference import joint_actions
 
@@ -87,10 +88,11 @@ def test_speed_limit_keeps_the_direction() -> None:
     assert after.velocity[0, 1].norm().item() == pytest.approx(0.5 * (1 - 0.75**4) / 0.25, abs=1e-14)
 
 
-class Bare:
+class Bare(Scenario):
     """A scenario that shows every agent its own position and pays nothing."""
 
     name = "bare"
+    world = World(agents=(Body(name="a"),))
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -107,7 +109,7 @@ class Bare:
     def rewards(self, state: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def reconstruct(self, obs: Tensor) -> WorldState:
+    def reconstruct(self, obs: Tensor, before: Before | None = None) -> WorldState:
         raise NotImplementedError
 
 
