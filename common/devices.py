@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from presage.common.game import Game, GameError, Rows, View
+from presage.common.game import Game, GameError, GoalRule, Rows, View
 
 
 class DeviceError(RuntimeError):
@@ -33,6 +33,7 @@ class GameOnDevice:
 
     def __init__(self, game: Game, device: torch.device) -> None:
         self.game, self.spec, self.copies, self.device = game, game.spec, game.copies, device
+        self.goal_rule: GoalRule | None = getattr(game, "goal_rule", None)
         self._home = device
 
     def reset(self, seed: int) -> View:

@@ -542,6 +542,26 @@ def episode_seed(seed: int, copy: int, episode: int) -> int:
     return int(np.random.SeedSequence((seed, copy, episode)).generate_state(1, dtype=np.uint32)[0] >> 1)
 
 
+class GoalRule(Protocol):
+    """What reaching a goal is worth, as functions of goals alone, so that goals can be replaced: tensor code on the
+    device of its arguments, every row for itself. A game with goals holds one as `goal_rule`.
+
+    `achieved (..., G)` is what was achieved *after* a step, `desired (..., G)` what was to be achieved in it.
+    """
+
+    def reward(self, achieved: Tensor, desired: Tensor) -> Tensor:
+        """Each agent's reward for the step, `(..., N)`."""
+        ...
+
+    def terminated(self, achieved: Tensor, desired: Tensor) -> Tensor:
+        """Whether each agent has no future after the step, `(..., N)` bool."""
+        ...
+
+    def success(self, achieved: Tensor, desired: Tensor) -> Tensor:
+        """Whether each agent's goal counts as reached, `(..., N)` bool."""
+        ...
+
+
 Carry = Any
 """what an answering or predicting part remembers between steps: a tensor or tuple of tensors, None if nothing"""
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from gymnasium import spaces
 
-from presage.common.game import GameError, GameSpec, Symmetry
+from presage.common.game import GameError, GameSpec, GoalRule, Symmetry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,8 @@ class Declaration:
     achieved: tuple[int, ...] | None = None
     """goal environments: indices into an agent's own flattened `observation` that hold its achieved goal; default:
     none do, and the achieved goal is appended to what the agent observes"""
+    goal_rule: GoalRule | None = None
+    """goal environments: rewards, ends and success as functions of goals; None: they cannot be relabelled"""
     vectors: tuple[tuple[int, ...], ...] = ()
     """groups of indices into the joint observation that form vectors in space; see `GameSpec.vectors`"""
     symmetries: tuple[Symmetry, ...] = ()

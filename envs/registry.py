@@ -15,7 +15,8 @@ from typing import Any
 import gymnasium
 from pettingzoo import AECEnv, ParallelEnv
 
-from presage.common.game import Game, GameError
+from presage.common.game import Game, GameError, GoalRule
+from presage.envs.goal_rules import goal_rule_of
 from presage.envs.lane import Declaration
 from presage.envs.particle import SCENARIOS, ParticleGame, SpeakerListener, Spread, game_spec
 from presage.envs.vector import VectorGame
@@ -39,6 +40,9 @@ ACHIEVED = {
     "HandReach": tuple(range(48, 63)), "PointMaze": (0, 1),
 }  # fmt: skip
 """goal environments, likewise (mazes without their map), and where their `observation` holds the achieved goal"""
+
+GOALS = ("Fetch", "Hand", "PointMaze", "AntMaze")
+"""what the names of gymnasium-robotics' goal environments begin with"""
 
 DECLARED = frozenset(field.name for field in fields(Declaration))
 
@@ -163,8 +167,17 @@ def _gymnasium(name: str, copies: int, workers: int, options: dict[str, Any]) ->
         "name": f"gym/{name}",
         "terminates": kind not in NEVER_TERMINATES,
         "achieved": ACHIEVED.get(kind, ACHIEVED.get(maze)),
+        "goal_rule": _goal_rule(name, options) if kind.startswith(GOALS) else None,
     }
     return VectorGame(partial(make_gymnasium, name, options), copies, workers, Declaration(**(known | declared)))
+
+
+def _goal_rule(name: str, options: dict[str, Any]) -> GoalRule | None:
+    """The rule of a goal environment, read off one that is made for it."""
+    env = make_gymnasium(name, options)
+    rule = goal_rule_of(env)
+    env.close()
+    return rule
 
 
 def _particle(name: str, copies: int, workers: int, options: dict[str, Any]) -> Game:

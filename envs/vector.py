@@ -63,7 +63,9 @@ class VectorGame:
             raise GameError(f"copies={copies} must be at least 1")
         if not 0 <= workers <= copies:
             raise GameError(f"workers={workers} must lie in 0..copies={copies}")
-        make_lane = partial(open_lane, make_env, declared or Declaration())
+        declared = declared or Declaration()
+        self.goal_rule = declared.goal_rule
+        make_lane = partial(open_lane, make_env, declared)
         self._group = WorkerPool(make_lane, copies, workers) if workers else Group(make_lane, 0, copies)
         self.spec = self._group.spec
         self.copies = copies

@@ -10,6 +10,7 @@ from presage.envs.particle.collect_treasure import CollectTreasure
 from presage.envs.particle.crypto import Crypto
 from presage.envs.particle.formation import Formation
 from presage.envs.particle.game import ParticleGame
+from presage.envs.particle.goal_navigation import GoalNavigation
 from presage.envs.particle.greedy import GreedySpeakerListener, GreedySpread
 from presage.envs.particle.kernel import TrueKernel
 from presage.envs.particle.line import Line
@@ -31,6 +32,7 @@ SCENARIOS: dict[str, type[Scenario]] = {
     "collect_treasure": CollectTreasure,
     "crypto": Crypto,
     "formation": Formation,
+    "goal_navigation": GoalNavigation,
     "line": Line,
     "push": Push,
     "reference": Reference,
@@ -50,6 +52,7 @@ __all__ = [
     "CollectTreasure",
     "Crypto",
     "Formation",
+    "GoalNavigation",
     "GreedySpeakerListener",
     "GreedySpread",
     "Line",

@@ -52,6 +52,8 @@ class ParticleGame:
             raise GameError(f"copies={copies} and episode_limit={episode_limit} must both be >= 1")
         self.spec = game_spec(scenario, continuous=continuous, episode_limit=episode_limit)
         self.copies = copies
+        self.goal_rule = scenario.goal_rule
+        self._achieved = list(self.spec.achieved)
         self._limit = episode_limit
         if scenario.chances and scenario.terminates:
             raise GameError(f"{scenario.name!r} leaves steps to chance and terminates; its copies need one clock")
@@ -182,7 +184,13 @@ class ParticleGame:
         return torch.from_numpy(array).to(self._simulator.device)
 
     def _look(self) -> View:
-        self._view = replace(self._view, obs=self._simulator.observe(self._playing()))
+        state = self._playing()
+        obs = self._simulator.observe(state)
+        if self.spec.goal_dim:
+            goals = {"achieved": obs[:, self._achieved], "desired": self._simulator.scenario.desired(state)}
+            self._view = replace(self._view, obs=obs, **goals)
+        else:
+            self._view = replace(self._view, obs=obs)
         return self._view
 
     def _playing(self) -> Tensor:

@@ -59,5 +59,7 @@ class TrueKernel:
         obs = self._simulator.observe(state)
         over = scenario.over(state) if self.spec.terminates else self._never.expand(len(obs))
         terminated = over[:, None].expand(-1, self.spec.n)
-        after = View.of(self.spec, obs)
-        return state.T, Outcome(after=after, reward=scenario.rewards(state), terminated=terminated)
+        after = View.of(self.spec, obs, desired=view.desired)
+        rule = scenario.goal_rule
+        reward = scenario.rewards(state) if rule is None else rule.reward(after.achieved, view.desired)
+        return state.T, Outcome(after=after, reward=reward, terminated=terminated)

@@ -10,12 +10,13 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
-from presage.common.game import GameError
+from presage.common.game import AgentSpec, GameError, View
 from presage.envs.particle.game import ParticleGame
 from presage.envs.particle.scenario import Scenario
 from presage.envs.particle.simulator import action_space
 
-Observations = dict[str, NDArray[np.float32]]
+Observations = dict[str, Any]
+"""by agent, an array; where the game has goals, `observation`, `achieved_goal` and `desired_goal` as in Gymnasium"""
 
 
 class ParticleParallelEnv(ParallelEnv[str, NDArray[np.float32], Any]):  # type: ignore[misc]
@@ -49,14 +50,13 @@ class ParticleParallelEnv(ParallelEnv[str, NDArray[np.float32], Any]):  # type: 
         self._rng = np.random.default_rng()
         world = scenario.world
         self._actions = {b.name: action_space(b, world.words, continuous=continuous_actions) for b in world.agents}
-        self._observations: dict[str, spaces.Space[Any]] = {
-            agent.name: spaces.Box(-np.inf, np.inf, (len(agent.obs),), np.float32) for agent in self._spec.agents
-        }
+        self._observations = {agent.name: _space(agent) for agent in self._spec.agents}
         self.state_space = spaces.Box(-np.inf, np.inf, (self._spec.obs_dim,), np.float32)
         self._obs = np.zeros(self._spec.obs_dim, dtype=np.float32)
+        self._achieved = self._desired = np.zeros(self._spec.goal_dim, dtype=np.float32)
 
     def observation_space(self, agent: str) -> spaces.Space[Any]:
-        """What the agent sees: a Box of any numbers."""
+        """What the agent sees: a Box of any numbers; where it has a goal, a Dict of three."""
         return self._observations[agent]
 
     def action_space(self, agent: str) -> spaces.Space[Any]:
@@ -71,7 +71,7 @@ class ParticleParallelEnv(ParallelEnv[str, NDArray[np.float32], Any]):  # type: 
             self._rng = np.random.default_rng(seed)
         view = self._game.reset(int(self._rng.integers(2**31)))
         self.agents = list(self.possible_agents)
-        self._obs = view.obs[0].numpy()
+        self._show(view)
         return self._seen(), self._no_infos()
 
     def step(
@@ -92,7 +92,7 @@ class ParticleParallelEnv(ParallelEnv[str, NDArray[np.float32], Any]):  # type: 
                 f"step() takes one action of every agent, {', '.join(self.agents)}; check {sorted(missing)}"
             )
         rows, _ = self._game.step(torch.from_numpy(self._spec.from_env(actions))[None])
-        self._obs = rows.next_obs[0].numpy()
+        self._show(rows.next_view)
         rewards = dict(zip(self.agents, rows.reward[0].tolist(), strict=True))
         terminations = dict(zip(self.agents, rows.terminated[0].tolist(), strict=True))
         truncations = dict.fromkeys(self.agents, bool(rows.truncated[0]))
@@ -112,8 +112,24 @@ class ParticleParallelEnv(ParallelEnv[str, NDArray[np.float32], Any]):  # type: 
     def close(self) -> None:
         """Nothing to free."""
 
+    def _show(self, view: View) -> None:
+        self._obs, self._achieved, self._desired = (part[0].numpy() for part in (view.obs, view.achieved, view.desired))
+
     def _seen(self) -> Observations:
-        return {agent.name: self._obs[list(agent.obs)] for agent in self._spec.agents}
+        seen: Observations = {}
+        for agent in self._spec.agents:
+            own, goal = self._obs[list(agent.obs)], list(agent.goal)
+            parts = {"observation": own, "achieved_goal": self._achieved[goal], "desired_goal": self._desired[goal]}
+            seen[agent.name] = parts if goal else own
+        return seen
 
     def _no_infos(self) -> dict[str, dict[str, Any]]:
         return {name: {} for name in self.agents}
+
+
+def _space(agent: AgentSpec) -> spaces.Space[Any]:
+    own = spaces.Box(-np.inf, np.inf, (len(agent.obs),), np.float32)
+    if not agent.goal:
+        return own
+    goal = spaces.Box(-np.inf, np.inf, (len(agent.goal),), np.float32)
+    return spaces.Dict({"observation": own, "achieved_goal": goal, "desired_goal": goal})

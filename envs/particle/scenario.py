@@ -17,6 +17,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from presage.common.game import GoalRule
 from presage.envs.particle.physics import Body, Renaming, Term, World, WorldState
 
 MOST_ENUMERATED = 5
@@ -44,6 +45,25 @@ class Scenario(ABC):
     """joint observations needed to determine the next one; >= 1"""
     chances = 0
     """U, uniform numbers in [0, 1) that a step of one game takes"""
+
+    @property
+    def goals(self) -> tuple[tuple[int, ...], ...]:
+        """Per agent, its indices into the joint goal vector; () for a scenario without goals."""
+        return ()
+
+    @property
+    def achieved(self) -> tuple[int, ...]:
+        """Indices into the joint observation that hold the achieved goal."""
+        return ()
+
+    @property
+    def goal_rule(self) -> GoalRule | None:
+        """What reaching a goal is worth; None without goals."""
+        return None
+
+    def desired(self, state: Tensor) -> Tensor:
+        """The desired goals `(B, G)` in `state (D, B)`."""
+        return state.new_zeros(state.shape[1], 0)
 
     @property
     @abstractmethod

@@ -27,14 +27,16 @@ def game_spec(scenario: Scenario, *, continuous: bool = False, episode_limit: in
     """The shape of a scenario's game: what the parallel environment of mpe2 has, observations side by side."""
     world = scenario.world
     agents, vectors, first = [], [], 0
-    for body, terms in zip(world.agents, scenario.observed(), strict=True):
+    goals = scenario.goals or ((),) * len(world.agents)
+    for body, terms, goal in zip(world.agents, scenario.observed(), goals, strict=True):
         space = action_space(body, world.words, continuous=continuous)
-        agents.append(AgentSpec.from_space(body.name, range(first, first + len(terms)), space))
+        agents.append(AgentSpec.from_space(body.name, range(first, first + len(terms)), space, goal))
         vectors += [(first + k, first + k + 1) for k, (row, _) in enumerate(terms) if row in world.first_rows]
         first += len(terms)
     return GameSpec(
         name=scenario.name, agents=tuple(agents), obs_dim=first, episode_limit=episode_limit, vectors=tuple(vectors),
-        frames=scenario.frames, terminates=scenario.terminates,
+        frames=scenario.frames, terminates=scenario.terminates, goal_dim=len(scenario.achieved),
+        achieved=scenario.achieved,
         symmetries=symmetries(scenario, [agent.width for agent in agents]),
     )  # fmt: skip
 
@@ -69,7 +71,8 @@ def symmetries(scenario: Scenario, widths: Sequence[int]) -> tuple[Symmetry, ...
                 places.setdefault(term, []).append(column)
             obs += [places[taken_from[row], taken_from[origin]].pop(0) for row, origin in terms]
             act += range(starts[1][old], starts[1][old] + widths[old])
-        found.append(Symmetry(tuple(obs), tuple(act), renaming.agents))
+        goal = tuple(k for old in renaming.agents for k in (scenario.goals[old] if scenario.goals else ()))
+        found.append(Symmetry(tuple(obs), tuple(act), renaming.agents, goal))
     same = tuple(range(len(widths)))
     return tuple(s for s in found if s.agents != same or s.obs != tuple(range(len(s.obs))))
 

@@ -102,7 +102,10 @@ class WorldComm(Scenario):
             for j in others:
                 seen += [(term, j) for term in world.position_terms(j, i)]
             moving = [(term, j) for j in others if j >= self.adversaries for term in world.velocity_terms(j)]
-            flags: list[tuple[Term, int | None]] = [((world.zero, world.zero), -1 - f) for f in range(self.forests)]
+            flags: list[tuple[Term, int | None]] = []
+            for f in range(self.forests):  # a difference of nothing, but one that tells the forest
+                y = world.position_rows(n + self.obstacles + self.food + f)[1]
+                flags.append(((y, y), -1 - f))
             if i < self.adversaries:
                 found.append([*seen, *moving, *flags, *((term, None) for term in world.message_terms(0))])
             else:

@@ -12,12 +12,15 @@ from presage.common.symmetry import Renamings
 from presage.envs.particle import (
     Adversary,
     CollectTreasure,
+    Formation,
     Line,
     ParticleGame,
     Scenario,
     SpeakerListener,
     Spread,
+    Tag,
     TrueKernel,
+    WorldComm,
 )
 from tests.envs.particle.mpe2_reference import SCENARIOS, Mpe2Game, joint_actions, named, world_state
 
@@ -175,6 +178,11 @@ def test_observations_of_another_game_are_refused() -> None:
         (Spread(agents=4), 63),
         (Spread(agents=6), 35),
         (SpeakerListener(), 5),
+        (Tag(), 11),
+        (Adversary(), 3),
+        (Formation(), 23),
+        (Line(agents=6), 5),
+        (WorldComm(), 47),
     ],
     ids=str,
 )
@@ -187,12 +195,12 @@ def test_renamed_rows_are_rows_of_the_game(scenario: Scenario, renamings: int, c
     game.inject(world_state(scenario, 7, rows, spread=0.4))
     table = Renamings(game.spec)
     kernel = TrueKernel(scenario, dtype=torch.float64, continuous=continuous)
-    for t in range(4):
-        played, _ = game.step(joint_actions(game.spec, t, rows))
+    earlier, played = [game.step(joint_actions(game.spec, t, rows))[0] for t in range(4)][-2:]
     for renaming in range(table.count):
-        renamed = table.rows(played, torch.full((rows,), renaming))
+        before, renamed = (table.rows(step, torch.full((rows,), renaming)) for step in (earlier, played))
         game.spec.check_action(renamed.act)
-        carry = kernel.init(window(game.spec, renamed.obs), renamed.ego, RNG)
+        start = window_after(game.spec, before.obs, before.act, renamed.obs)
+        carry = kernel.init(start, renamed.ego, RNG)
         _, outcome = kernel.step(carry, renamed.view, renamed.act, RNG)
         torch.testing.assert_close(outcome.after.obs, renamed.next_obs, rtol=0, atol=1e-10)
         torch.testing.assert_close(outcome.reward, renamed.reward, rtol=0, atol=1e-10)
