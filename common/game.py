@@ -114,6 +114,17 @@ class AgentSpec:
             "MultiBinary, and bounded Box"
         )
 
+    @property
+    def space(self) -> spaces.Space[Any]:
+        """Its action space in the environment's own terms, as `from_space` reads it."""
+        if not self.discrete:
+            low, high = (np.asarray(bound, dtype=np.float32).reshape(self.shape) for bound in (self.low, self.high))
+            return spaces.Box(low, high, dtype=np.float32)
+        sizes = [head.size for head in self.heads]
+        if self.scalar:
+            return spaces.Discrete(sizes[0], start=self.starts[0])
+        return spaces.MultiDiscrete(np.asarray(sizes), start=np.asarray(self.starts))
+
     def to_env(self, act: np.ndarray) -> Any:
         """The environment's own action for one row of this agent's slice, `act (width,)`."""
         if self.discrete:

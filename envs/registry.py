@@ -16,9 +16,11 @@ import gymnasium
 from pettingzoo import AECEnv, ParallelEnv
 
 from presage.common.game import Game, GameError, GoalRule
+from presage.envs.batched import BatchedGame
 from presage.envs.goal_rules import goal_rule_of
 from presage.envs.lane import Declaration
 from presage.envs.particle import SCENARIOS, ParticleGame, SpeakerListener, Spread, game_spec
+from presage.envs.toy import RULES
 from presage.envs.vector import VectorGame
 
 GROUP = "presage.games"
@@ -74,6 +76,8 @@ def make(name: str, copies: int, workers: int = 0, **options: Any) -> Game:
         return _gymnasium(rest, copies, workers, options)
     if family == "particle" and rest in SCENARIOS:
         return _particle(rest, copies, workers, options)
+    if family == "toy" and rest in RULES:
+        return _toy(rest, copies, workers, options)
     raise _unknown(name)
 
 
@@ -110,7 +114,8 @@ def names() -> list[str]:
     mpe = [f"mpe/{name}" for name in _mpe_games(package)] if package else []
     gym = [f"gym/{name}" for name in gymnasium.registry]
     particle = [f"particle/{name}" for name in SCENARIOS]
-    return sorted({*mpe, *gym, *particle, *_plugins()})
+    toys = [f"toy/{name}" for name in RULES]
+    return sorted({*mpe, *gym, *particle, *toys, *_plugins()})
 
 
 def make_gymnasium(name: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
@@ -190,6 +195,16 @@ def _particle(name: str, copies: int, workers: int, options: dict[str, Any]) -> 
         raise GameError(f"particle/{name} takes no option {sorted(strange)}; it takes {', '.join(sorted(accepted))}")
     scenario = SCENARIOS[name](**{key: value for key, value in options.items() if key in own})
     return ParticleGame(scenario, copies, **{key: value for key, value in options.items() if key not in own})
+
+
+def _toy(name: str, copies: int, workers: int, options: dict[str, Any]) -> BatchedGame:
+    if workers:
+        raise GameError(f"toy/{name} plays all copies at once as tensors; workers={workers} must be 0")
+    try:
+        rules = RULES[name](**options)
+    except TypeError as error:
+        raise GameError(f"toy/{name} does not take these options: {error}") from error
+    return BatchedGame(rules, copies)
 
 
 def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

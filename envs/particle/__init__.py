@@ -18,10 +18,10 @@ from presage.envs.particle.parallel_env import ParticleParallelEnv
 from presage.envs.particle.physics import Body, World, WorldState
 from presage.envs.particle.push import Push
 from presage.envs.particle.reference import Reference
+from presage.envs.particle.rules import game_spec
 from presage.envs.particle.scenario import Scenario
 from presage.envs.particle.scheduling import Scheduling
 from presage.envs.particle.simple import Simple
-from presage.envs.particle.simulator import game_spec
 from presage.envs.particle.speaker_listener import SpeakerListener
 from presage.envs.particle.spread import Spread
 from presage.envs.particle.tag import Tag

@@ -20,7 +20,7 @@ from presage.common import checkpoint
 from presage.common.checkpoint import CheckpointError
 from presage.common.game import ALL_AGENTS, GameError, GameSpec, Rows, concatenate
 from presage.common.replay import Replay
-from presage.envs.particle.simulator import game_spec
+from presage.envs.particle.rules import game_spec
 from presage.envs.particle.spread import Spread
 from tests.common.toy import PLAIN, REACHING, VARIED, assert_same_rows, box_agent, generator, random_rows
 

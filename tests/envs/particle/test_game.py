@@ -58,9 +58,9 @@ def test_one_step_from_any_state_is_that_of_mpe2(scenario: Scenario, continuous:
             for f in fields(WorldState)
         }
     )
-    view = game.inject(state)
+    view = game.place(state)
+    chance = game.chance() if scenario.chances else [None] * copies
     rows, _ = game.step(act := joint_actions(game.spec, 2, copies))
-    chance = game.chance(0, 0) if scenario.chances else [None] * copies
     reference = Mpe2Game(scenario, continuous=continuous)
     for row in range(copies):
         reference.write(state, row)
@@ -79,8 +79,9 @@ def test_whole_episodes_are_those_of_mpe2(scenario: Scenario, continuous: bool) 
     view = game.reset(11)
     start = game.world_state()
     acts = [joint_actions(game.spec, t, copies) for t in range(25)]
-    played = []
+    played, chances = [], []
     for act in acts:
+        chances.append(game.chance())
         rows, after = game.step(act)
         played.append(rows)
         assert torch.equal(rows.obs, view.obs)
@@ -90,7 +91,7 @@ def test_whole_episodes_are_those_of_mpe2(scenario: Scenario, continuous: bool) 
         reference.write(start, row)
         assert gap(played[0].obs[row], reference.observation()) <= 1e-9
         for t, rows in enumerate(played):
-            chance = game.chance(0, t)[row] if scenario.chances else None
+            chance = chances[t][row] if scenario.chances else None
             next_obs, reward, terminated, truncated = reference.step(game.spec, acts[t][row], chance)
             assert gap(rows.next_obs[row], next_obs) <= 1e-9
             assert gap(rows.reward[row], reward) <= 1e-9
@@ -278,9 +279,9 @@ def test_misuse_is_refused() -> None:
     game.reset(0)
     state = game.world_state()
     with pytest.raises(GameError, match="3 rows; this game has 2 copies"):
-        game.inject(WorldState(**{f.name: getattr(state, f.name)[[0, 1, 1]] for f in fields(state)}))
+        game.place(WorldState(**{f.name: getattr(state, f.name)[[0, 1, 1]] for f in fields(state)}))
     with pytest.raises(GameError, match=r"landmarks has shape \(2, 2, 2\)"):
-        game.inject(replace(state, landmarks=state.landmarks[:, :2]))
+        game.place(replace(state, landmarks=state.landmarks[:, :2]))
 
 
 def test_rows_hold_no_graph() -> None:

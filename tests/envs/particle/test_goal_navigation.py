@@ -39,7 +39,7 @@ def test_relabelled_rewards_are_those_of_a_game_with_these_goals(agents: int, ki
     state.private[:] = goals
     other = ParticleGame(scenario, 8)
     other.reset(seed)
-    other.inject(state)
+    other.place(state)
     relabelled = scenario.goal_rule.reward(rows.next_achieved, goals)
     assert torch.equal(relabelled, other.step(act)[0].reward)
     reached = scenario.goal_rule.success(rows.next_achieved, goals)

@@ -59,7 +59,7 @@ def spread_view(agents: list[list[float]], landmarks: list[list[float]]) -> View
         position=where, velocity=torch.zeros_like(where), landmarks=torch.tensor([landmarks]),
         message=torch.zeros(1, 0, 2), private=torch.zeros(1, 0),
     )  # fmt: skip
-    return game.inject(state)
+    return game.place(state)
 
 
 @every_kind
@@ -125,7 +125,7 @@ def test_listener_goes_to_the_middle_and_then_where_it_was_told() -> None:
         landmarks=torch.tensor([[[1.0, 0.0], [0.0, -0.7], [1.0, 0.0]]]),
         message=torch.zeros(1, 1, 3), private=colour,
     )  # fmt: skip
-    view = game.inject(state)
+    view = game.place(state)
     actor = GreedySpeakerListener()
     _, act = actor.step(None, view, None)
     assert act[0, :3].tolist() == [0, 1, 0]

@@ -26,7 +26,7 @@ def test_its_numbers_are_the_games() -> None:
     env = ParticleParallelEnv(Tag(), max_cycles=5, render_mode="rgb_array")
     observations, infos = env.reset(seed=3)
     assert infos == {name: {} for name in env.possible_agents}
-    game = env._game
+    game = env.world_game
     rng = torch.Generator().manual_seed(0)
     for t in range(5):
         before = game._view
@@ -38,10 +38,10 @@ def test_its_numbers_are_the_games() -> None:
         assert set(truncations.values()) == {t == 4}
         assert not any(terminations.values())
     assert env.agents == []
-    with pytest.raises(GameError, match=r"'particle_tag' is over; call reset\(\)"):
+    with pytest.raises(GameError, match=r"'tag' is over; call reset\(\)"):
         env.step({})
     env.reset()
-    with pytest.raises(GameError, match=r"every agent, .*; check \['agent_0'\]"):
+    with pytest.raises(GameError, match=r"each of adversary_0, .*; check \['agent_0'\]"):
         env.step(dict.fromkeys(env.agents[:-1], 0))
     with pytest.raises(GameError, match=r"agent 'agent_0': action 5 is outside 0\.\.4"):
         env.step(dict.fromkeys(env.agents, 5) | dict.fromkeys(env.agents[:-1], 0))
@@ -59,9 +59,9 @@ def test_episodes_without_a_seed_differ_and_follow_from_the_last_one() -> None:
 def test_success_terminates() -> None:
     env = ParticleParallelEnv(Tag(good=1, adversaries=1, obstacles=0, terminate_on_success=True), max_cycles=200)
     env.reset(seed=0)
-    state = env._game.world_state()
+    state = env.world_game.world_state()
     state.position[:] = torch.tensor([[0.0, 0.0], [0.1, 0.0]])
-    env._game.inject(state)
+    env.world_game.place(state)
     _, rewards, terminations, truncations, _ = env.step(dict.fromkeys(env.agents, 0))
     assert terminations == {"adversary_0": True, "agent_0": True}
     assert not any(truncations.values())
@@ -72,9 +72,9 @@ def test_success_terminates() -> None:
 def test_pictures_show_bodies_where_they_are() -> None:
     env = ParticleParallelEnv(Simple(), render_mode="rgb_array")
     env.reset(seed=0)
-    state = env._game.world_state()
+    state = env.world_game.world_state()
     state.position[:], state.landmarks[:] = torch.tensor([0.5, 0.5]), torch.tensor([-0.5, -0.5])
-    env._game.inject(state)
+    env.world_game.place(state)
     picture = env.render()
     assert picture is not None
     assert picture.dtype == np.uint8
@@ -98,7 +98,7 @@ def test_words_and_far_bodies_are_drawn() -> None:
     assert cells.tolist() == [230, 230, 0, 230, 0, 230]
     far = ParticleParallelEnv(Spread(), render_mode="rgb_array")
     far.reset(seed=0)
-    state = far._game.world_state()
+    state = far.world_game.world_state()
     state.position[0, 0], state.position[0, 1] = torch.tensor([30.0, 0.0]), torch.tensor([-999.0, -999.0])
-    far._game.inject(state)
+    far.world_game.place(state)
     assert far.render() is not None

@@ -13,7 +13,7 @@ def test_both_pay_for_the_squared_distance_to_the_goal_alone() -> None:
     game.reset(0)
     listener, marks = [0.5, -0.25], [[0.5, 0.75], [-0.5, -0.25], [0.0, 0.0]]
     colour = torch.full((3, 3), 0.15, dtype=torch.float64)
-    game.inject(
+    game.place(
         WorldState(
             position=torch.tensor([[9.0, 9.0], listener], dtype=torch.float64).expand(3, 2, 2),
             velocity=torch.zeros(3, 2, 2),
@@ -58,7 +58,7 @@ def test_state_behind_an_observation_has_the_listener_at_the_origin() -> None:
     state = world_state(scenario, 6, 40, spread=1.0)
     game = ParticleGame(scenario, 40, dtype=torch.float64)
     game.reset(0)
-    found = scenario.reconstruct(game.inject(state).obs)
+    found = scenario.reconstruct(game.place(state).obs)
     assert torch.equal(found.landmarks, state.landmarks - state.position[:, 1:])
     assert torch.equal(found.velocity, state.velocity)
     assert torch.equal(found.message, state.message)

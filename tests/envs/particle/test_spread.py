@@ -37,7 +37,7 @@ def test_covered_landmarks_cost_nothing_but_the_original_self_collision(reward: 
     scenario = Spread(reward=reward)
     game = ParticleGame(scenario, 1, dtype=torch.float64)
     game.reset(0)
-    game.inject(covering(CORNERS[[2, 0, 1]]))
+    game.place(covering(CORNERS[[2, 0, 1]]))
     for _ in range(25):
         rows, _ = game.step(stay(game))
         assert rows.reward.tolist() == [[expected] * 3]
@@ -57,7 +57,7 @@ def test_one_overlapping_pair() -> None:
     ):
         game = ParticleGame(scenario, 1, dtype=torch.float64)
         game.reset(0)
-        game.inject(covering(near))
+        game.place(covering(near))
         rows, _ = game.step(stay(game))  # from rest nothing has moved yet
         assert rows.reward[0].tolist() == pytest.approx(expected, abs=1e-12)
 
@@ -76,7 +76,7 @@ def test_original_reward_is_the_sum_over_agents(agents: int) -> None:
     scenario = Spread(agents=agents, reward="original")
     game = ParticleGame(scenario, 50, dtype=torch.float64)
     game.reset(0)
-    game.inject(world_state(scenario, 3, 50, spread=0.3))
+    game.place(world_state(scenario, 3, 50, spread=0.3))
     rows, _ = game.step(joint_actions(game.spec, 4, 50))
     after = game.world_state()
     expected = [
@@ -94,7 +94,7 @@ def test_state_behind_an_observation(agents: int) -> None:
     game = ParticleGame(scenario, 20, dtype=torch.float64)
     game.reset(0)
     state = world_state(scenario, 5, 20, spread=0.7)
-    found = scenario.reconstruct(game.inject(state).obs)
+    found = scenario.reconstruct(game.place(state).obs)
     torch.testing.assert_close(found.position, state.position, rtol=0, atol=0)
     torch.testing.assert_close(found.velocity, state.velocity, rtol=0, atol=0)
     torch.testing.assert_close(found.landmarks, state.landmarks, rtol=0, atol=1e-15)

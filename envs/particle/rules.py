@@ -1,7 +1,4 @@
-"""One scenario on one device: joint actions in, states, observations and rewards out.
-
-The game and the kernel both step through this, so that what is imagined is what is played.
-"""
+"""One scenario on one device: joint actions in, states, observations and rewards out."""
 
 from __future__ import annotations
 
@@ -14,10 +11,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from presage.common.game import AgentSpec, GameSpec, Symmetry
+from presage.common.game import AgentSpec, GameSpec, Symmetry, View, Window
+from presage.envs.batched import Rules
 from presage.envs.particle.controls import MOVES, Controls
 from presage.envs.particle.physics import Body, Differences, Physics, Term, WorldState
-from presage.envs.particle.scenario import Scenario
+from presage.envs.particle.scenario import Before, Scenario
 
 MOST_SYMMETRIES = 64
 """renamings that a game declares at most: an even choice where there are more"""
@@ -77,40 +75,82 @@ def symmetries(scenario: Scenario, widths: Sequence[int]) -> tuple[Symmetry, ...
     return tuple(s for s in found if s.agents != same or s.obs != tuple(range(len(s.obs))))
 
 
-class Simulator:
-    """Steps of one scenario for any number of rows."""
+class ParticleRules(Rules):
+    """The rules of one scenario: its physics, what it adds to them, and what is seen and paid.
 
-    def __init__(self, scenario: Scenario, spec: GameSpec, *, device: torch.device | str, dtype: torch.dtype) -> None:
-        self.scenario = scenario
-        self.world = scenario.world
-        self.device = torch.device(device)
-        self.dtype = dtype
-        self._controls = Controls(self.world, spec, device=device)
+    Args:
+        scenario: such as `Spread()`. device: where all tensors live.
+        dtype: of states, observations and rewards; mpe2 computes in float64 and shows float32.
+        continuous: Box actions in place of discrete ones. episode_limit: env steps in an episode.
+    """
+
+    batch = 1
+    cut_first = True
+
+    def __init__(
+        self, scenario: Scenario, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
+        continuous: bool = False, episode_limit: int = 25,
+    ) -> None:  # fmt: skip
+        self.spec = game_spec(scenario, continuous=continuous, episode_limit=episode_limit)
+        self.scenario, self.world = scenario, scenario.world
+        self.device, self.dtype = torch.device(device), dtype
+        self.chances, self.goal_rule = scenario.chances, scenario.goal_rule
+        self._controls = Controls(self.world, self.spec, device=device)
         self._physics = Physics(self.world, device=device, dtype=dtype)
         self._observed = Differences([term for terms in scenario.observed() for term in terms], device=device)
         self._look = scenario.look(self.device)
+        self._achieved = list(scenario.achieved)
+        self._heads = torch.zeros(self.spec.act_dim, len(self.spec.heads), device=device)
+        for column, (_, _, where) in enumerate(self.spec.heads):
+            self._heads[where, column] = 1.0
 
     def pack(self, named: WorldState) -> Tensor:
         """The state `(D, B)` of a named one, on this device."""
         return self.world.pack(named, device=self.device, dtype=self.dtype)
 
-    def step(self, state: Tensor, act: Tensor, chance: Tensor | None = None) -> Tensor:
-        """The state `(D, B)` after the joint actions `act (B, A)` in `state (D, B)`.
+    def draw(self, copies: int, rng: torch.Generator) -> Tensor:
+        """First states `(D, C)` of episodes."""
+        return self.pack(self.scenario.draw(copies, rng))
 
-        Args:
-            chance: `(B, U)` uniform numbers in [0, 1) where the scenario leaves something to chance; most do not.
-        """
+    def move(self, state: Tensor, act: Tensor, chance: Tensor | None) -> Tensor:
+        """The state `(D, B)` after the joint actions `act (B, A)` in `state (D, B)`."""
         push, message = self._controls(act)
         after = self._physics.step(state, push.to(self.dtype), message.to(self.dtype))
         return after if chance is None else self.scenario.happen(after, chance.T)
 
-    def pushes(self, act: Tensor) -> Tensor:
-        """`(B, N, 2)` in [-1, 1]: how joint actions `act (B, A)` push the agents."""
-        return self._controls(act)[0].permute(2, 1, 0).to(self.dtype)
-
-    def observe(self, state: Tensor) -> Tensor:
-        """The joint observation `(B, O)` of `state (D, B)`."""
+    def see(self, state: Tensor) -> dict[str, Tensor]:
+        """The joint observation `(B, O)`, and the goals of a scenario that has some."""
         seen = self._observed(state)
         if self._look is not None:
             seen = self._look(state, seen)
-        return seen.T.contiguous()
+        obs = seen.T.contiguous()
+        if not self._achieved:
+            return {"obs": obs}
+        return {"obs": obs, "achieved": obs[:, self._achieved], "desired": self.scenario.desired(state)}
+
+    def rewards(self, before: Tensor, act: Tensor, after: Tensor) -> Tensor:
+        """Each agent's reward `(B, N)` for arriving in `after`."""
+        return self.scenario.rewards(after)
+
+    def ends(self, before: Tensor, act: Tensor, after: Tensor) -> Tensor:
+        """`(B, N)` bool: the episode ends for all agents at once."""
+        return self.scenario.over(after)[:, None].expand(-1, self.spec.n)
+
+    def reconstruct(self, window: Window) -> Tensor:
+        """The state `(D, B)` behind joint observations, mpe2's as well."""
+        before = None
+        if self.spec.frames > 1:
+            push = self._controls(window.act[:, -2])[0].permute(2, 1, 0).to(self.dtype)
+            before = Before(window.obs[:, -2], push, window.valid[:, -2])
+        return self.pack(self.scenario.reconstruct(window.now.obs, before))
+
+    def check(self, act: Tensor, view: View) -> None:
+        """Raise GameError for a bad action; the spec's own check, which says what is wrong, runs on bad ones only."""
+        fits = act.ndim == 2 and act.shape[1] == self.spec.act_dim
+        if fits and self.spec.discrete:
+            ones = (act == 1).to(self._heads.dtype) @ self._heads  # of every head
+            fits = bool((ones == 1).all()) and int(act.count_nonzero()) == ones.numel()
+        elif fits:
+            fits = bool((act.abs() <= 1.0 + 1e-6).all())
+        if not fits:
+            self.spec.check_action(act)

@@ -1,0 +1,73 @@
+"""Toy worlds, batched: small enough that what is best is known, or can be found by looking at everything."""
+
+if not __name__.startswith("presage."):
+    raise ImportError(f"write `import presage.envs.toy`; the bare name {__name__!r} would load a second copy of it")
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from presage.envs.batched import Rules
+from presage.envs.toy.bit_flip import BitFlip
+from presage.envs.toy.linear_quadratic import LinearQuadratic
+from presage.envs.toy.markov import TabularGame, two_state_pennies
+from presage.envs.toy.matrix import MatrixGame, climb, low_rank, penalty, rock_paper_scissors
+from presage.envs.toy.maze import GridMaze, four_rooms, random_maze
+from presage.envs.toy.plane import PointMass, World2D
+from presage.envs.toy.predators import PredatorPrey
+from presage.envs.toy.traffic import TrafficJunction
+
+
+def _matrix(name: str, payoffs: Callable[..., Any], *, device: Any = "cpu", **numbers: Any) -> MatrixGame:
+    return MatrixGame(name, payoffs(**numbers), device=device)
+
+
+def _pennies(*, episode_limit: int = 50, device: Any = "cpu", **numbers: Any) -> TabularGame:
+    tables = two_state_pennies(**numbers)
+    return TabularGame("two_state_pennies", *tables, episode_limit=episode_limit, device=device)
+
+
+def _four_rooms(*, scale: int = 1, **numbers: Any) -> GridMaze:
+    return GridMaze(four_rooms(scale), name="four_rooms", **numbers)
+
+
+def _maze(*, size: int = 8, maze_seed: int = 0, **numbers: Any) -> GridMaze:
+    return GridMaze(random_maze(size, maze_seed), name="maze", **numbers)
+
+
+RULES: dict[str, Callable[..., Rules]] = {
+    "bit_flip": BitFlip,
+    "climb": partial(_matrix, "climb", climb),
+    "four_rooms": _four_rooms,
+    "linear_quadratic": LinearQuadratic,
+    "low_rank": partial(_matrix, "low_rank", low_rank),
+    "maze": _maze,
+    "penalty": partial(_matrix, "penalty", penalty),
+    "point_mass": PointMass,
+    "predator_prey": PredatorPrey,
+    "rock_paper_scissors": partial(_matrix, "rock_paper_scissors", rock_paper_scissors),
+    "traffic_junction": TrafficJunction,
+    "two_state_pennies": _pennies,
+    "world_2d": World2D,
+}
+"""every toy world by its name behind `toy/`; each takes options of its own, and `device`"""
+
+__all__ = [
+    "RULES",
+    "BitFlip",
+    "GridMaze",
+    "LinearQuadratic",
+    "MatrixGame",
+    "PointMass",
+    "PredatorPrey",
+    "TabularGame",
+    "TrafficJunction",
+    "World2D",
+    "climb",
+    "four_rooms",
+    "low_rank",
+    "penalty",
+    "random_maze",
+    "rock_paper_scissors",
+    "two_state_pennies",
+]
