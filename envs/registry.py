@@ -9,10 +9,12 @@ from dataclasses import fields
 from difflib import get_close_matches
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import gymnasium
+import pettingzoo
 from pettingzoo import AECEnv, ParallelEnv
 
 from presage.common.game import Game, GameError, GoalRule
@@ -25,6 +27,28 @@ from presage.envs.vector import VectorGame
 
 GROUP = "presage.games"
 """entry points `NAME = module:factory` of other packages, each called as `factory(copies, workers=0, **options)`"""
+
+PETTINGZOO = ("butterfly", "classic", "sisl")
+"""PettingZoo's own families whose games have names here"""
+
+DIES = frozenset({"knights_archers_zombies"})
+"""PettingZoo's games, without version, whose agents end one by one though all act at once"""
+
+MAMUJOCO = {
+    "Ant": ("2x4", "2x4d", "4x2"), "HalfCheetah": ("2x3", "6x1"), "Hopper": ("3x1",), "Humanoid": ("9|8",),
+    "HumanoidStandup": ("9|8",), "Reacher": ("2x1",), "Swimmer": ("2x1",), "Walker2d": ("2x3",),
+}  # fmt: skip
+"""bodies of multi-agent MuJoCo and how they are shared out; CoupledHalfCheetah needs an older MuJoCo than Fetch does"""
+
+SHORT = {
+    "fetch/pick-and-place": "FetchPickAndPlace-v4", "fetch/push": "FetchPush-v4", "fetch/reach": "FetchReach-v4",
+    "fetch/slide": "FetchSlide-v4", "hand/block": "HandManipulateBlock-v1", "hand/egg": "HandManipulateEgg-v1",
+    "hand/pen": "HandManipulatePen-v1", "hand/reach": "HandReach-v3",
+    "maze/ant-large": "AntMaze_Large-v5", "maze/ant-medium": "AntMaze_Medium-v5", "maze/ant-umaze": "AntMaze_UMaze-v5",
+    "maze/point-large": "PointMaze_Large-v3", "maze/point-medium": "PointMaze_Medium-v3",
+    "maze/point-umaze": "PointMaze_UMaze-v3",
+}  # fmt: skip
+"""short names of goal worlds; mazes end at their goals, where gymnasium-robotics' own default goes on for ever"""
 
 HIDES_VELOCITIES = {"simple_adversary_v3": 2}
 """mpe2 games whose joint observation leaves velocities out, and the frames that determine the next one"""
@@ -46,6 +70,8 @@ ACHIEVED = {
 GOALS = ("Fetch", "Hand", "PointMaze", "AntMaze")
 """what the names of gymnasium-robotics' goal environments begin with"""
 
+MAZES = ("PointMaze", "AntMaze")
+
 DECLARED = frozenset(field.name for field in fields(Declaration))
 
 
@@ -53,9 +79,10 @@ def make(name: str, copies: int, workers: int = 0, **options: Any) -> Game:
     """A game by its name.
 
     Args:
-        name: `mpe/simple_spread_v3` and every other game of mpe2, `gym/Pendulum-v1` and every other Gymnasium id,
-            `particle/spread` and every other name of `presage.envs.particle.SCENARIOS`, or a name that another package
-            registers.
+        name: one of `names()`: `particle/spread` and every other name of `presage.envs.particle.SCENARIOS`, `toy/climb`
+            and every other one of `presage.envs.toy.RULES`, `mpe/simple_spread_v3` and every other game of mpe2,
+            `sisl/pursuit` and PettingZoo's other games (with or without version), `mamujoco/Ant-2x4`, `fetch/push`,
+            `maze/point-large`, `gym/Pendulum-v1` and every other Gymnasium id, or a name that another package gives.
         copies: games played side by side, >= 1.
         workers: processes that hold them; 0 plays them in this one.
         options: of the environment, or of the particle game and its scenario; for mpe and Gymnasium games also every
@@ -74,6 +101,13 @@ def make(name: str, copies: int, workers: int = 0, **options: Any) -> Game:
         return _mpe(rest, copies, workers, options)
     if family == "gym":
         return _gymnasium(rest, copies, workers, options)
+    if name in SHORT:
+        ends = {"continuing_task": False} if family == "maze" else {}
+        return _gymnasium(SHORT[name], copies, workers, ends | options, name)
+    if family in PETTINGZOO:
+        return _pettingzoo(name, copies, workers, options)
+    if family == "mamujoco":
+        return _mamujoco(rest, copies, workers, options)
     if family == "particle" and rest in SCENARIOS:
         return _particle(rest, copies, workers, options)
     if family == "toy" and rest in RULES:
@@ -115,7 +149,9 @@ def names() -> list[str]:
     gym = [f"gym/{name}" for name in gymnasium.registry]
     particle = [f"particle/{name}" for name in SCENARIOS]
     toys = [f"toy/{name}" for name in RULES]
-    return sorted({*mpe, *gym, *particle, *toys, *_plugins()})
+    zoo = [f"{family}/{game.rpartition('_v')[0]}" for family in PETTINGZOO for game in _pettingzoo_games(family)]
+    bodies = [f"mamujoco/{body}-{parts}" for body, confs in MAMUJOCO.items() for parts in confs]
+    return sorted({*mpe, *gym, *particle, *toys, *zoo, *bodies, *SHORT, *_plugins()})
 
 
 def make_gymnasium(name: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
@@ -157,7 +193,63 @@ def _mpe_structure(name: str, agents: int) -> dict[str, Any]:
     return {"vectors": spec.vectors, "symmetries": spec.symmetries}
 
 
-def _gymnasium(name: str, copies: int, workers: int, options: dict[str, Any]) -> VectorGame:
+def _pettingzoo(name: str, copies: int, workers: int, options: dict[str, Any]) -> VectorGame:
+    family, _, wanted = name.partition("/")
+    module = wanted.replace("-v", "_v")
+    found = [game for game in _pettingzoo_games(family) if module in (game, game.rpartition("_v")[0])]
+    if not found:
+        raise _unknown(name)
+    game = found[-1]
+    declared, options = _split(options)
+    dies = game.rpartition("_v")[0] in DIES
+    known: dict[str, Any] = {"name": name} | ({"acting_varies": True} if dies else {})
+    try:
+        make_pettingzoo(family, game, options).close()  # what is missing is told here, and not by a worker
+    except ImportError as error:
+        missing = error.name or str(error)
+        raise GameError(f"{name} needs {missing}, which is not installed: pip install presage[games]") from error
+    return VectorGame(
+        partial(make_pettingzoo, family, game, options), copies, workers, Declaration(**(known | declared))
+    )
+
+
+def make_pettingzoo(family: str, game: str, options: dict[str, Any]) -> Any:
+    """A game of PettingZoo, such as `sisl`, `pursuit_v5`: the parallel one if there is one, else the one in turns."""
+    stem, _, version = game.rpartition("_v")
+    if hasattr(pettingzoo, "make"):
+        registered = importlib.import_module("pettingzoo.env_registry.registration")
+        identifier = f"{family}/{stem}-v{version}"
+        kind = "parallel" if identifier in registered.parallel_registry else "aec"
+        return pettingzoo.make(kind, identifier, **options)
+    module = importlib.import_module(f"pettingzoo.{family}.{game}")
+    make_env = getattr(module, "parallel_env", None) or module.env
+    return make_env(**options)
+
+
+def _pettingzoo_games(family: str) -> list[str]:
+    """The games of a family as modules are called, `pursuit_v5` for example, without importing them."""
+    folder = Path(str(pettingzoo.__file__)).parent / family
+    return sorted(path.stem for path in folder.glob("*_v*.py") if path.stem.rpartition("_v")[2].isdigit())
+
+
+def _mamujoco(rest: str, copies: int, workers: int, options: dict[str, Any]) -> VectorGame:
+    body, _, parts = rest.partition("-")
+    if parts not in MAMUJOCO.get(body, ()):
+        raise _unknown(f"mamujoco/{rest}")
+    declared, options = _split(options)
+    known: dict[str, Any] = {"name": f"mamujoco/{rest}", "terminates": body not in NEVER_TERMINATES}
+    return VectorGame(partial(make_mamujoco, body, parts, options), copies, workers, Declaration(**(known | declared)))
+
+
+def make_mamujoco(body: str, parts: str, options: dict[str, Any]) -> Any:
+    """A body of multi-agent MuJoCo whose joints are shared out among agents."""
+    module = importlib.import_module("gymnasium_robotics")
+    return module.mamujoco_v1.parallel_env(scenario=body, agent_conf=parts, **options)
+
+
+def _gymnasium(
+    name: str, copies: int, workers: int, options: dict[str, Any], called: str = ""
+) -> VectorGame:  # fmt: skip
     _register_robotics(name)
     try:
         spec = gymnasium.spec(name)
@@ -169,8 +261,8 @@ def _gymnasium(name: str, copies: int, workers: int, options: dict[str, Any]) ->
     kind = spec.name.removesuffix("Dense")
     maze = kind.partition("_")[0]
     known: dict[str, Any] = {
-        "name": f"gym/{name}",
-        "terminates": kind not in NEVER_TERMINATES,
+        "name": called or f"gym/{name}",
+        "terminates": kind not in NEVER_TERMINATES and not (maze in MAZES and options.get("continuing_task", True)),
         "achieved": ACHIEVED.get(kind, ACHIEVED.get(maze)),
         "goal_rule": _goal_rule(name, options) if kind.startswith(GOALS) else None,
     }

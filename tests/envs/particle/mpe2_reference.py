@@ -222,6 +222,14 @@ def world_state(scenario: Scenario, seed: int, rows: int, *, spread: float) -> W
     return _busy(scenario, state, rng) if isinstance(scenario, CollectTreasure) else state
 
 
+def mixed_states(scenario: Scenario, seed: int, rows: int) -> WorldState:
+    """Random states, half of which crowd the agents, so that most of them are in contact."""
+    crowded, apart = (world_state(scenario, seed, rows, spread=spread) for spread in (0.2, 1.0))
+    half = rows // 2
+    parts = {f.name: torch.cat([getattr(crowded, f.name)[:half], getattr(apart, f.name)[half:]]) for f in fields(apart)}
+    return WorldState(**parts)
+
+
 def _busy(scenario: CollectTreasure, state: WorldState, rng: torch.Generator) -> WorldState:
     """Half of the collectors carry something, a quarter of the treasures are gone."""
     c, p, k = scenario.collectors, scenario.deposits, scenario.treasures

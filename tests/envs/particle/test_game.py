@@ -24,7 +24,7 @@ from presage.envs.particle import (
     WorldState,
     game_spec,
 )
-from tests.envs.particle.mpe2_reference import SCENARIOS, Mpe2Game, joint_actions, named, world_state
+from tests.envs.particle.mpe2_reference import SCENARIOS, Mpe2Game, joint_actions, mixed_states, named
 
 every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=named)
 every_kind = pytest.mark.parametrize("continuous", [False, True], ids=["discrete", "continuous"])
@@ -50,14 +50,7 @@ def test_one_step_from_any_state_is_that_of_mpe2(scenario: Scenario, continuous:
     copies = 250
     game = ParticleGame(scenario, copies, dtype=EXACT, continuous=continuous)
     game.reset(0)
-    # Half of the states crowd the agents: most of them are in contact.
-    crowded, apart = (world_state(scenario, 1, copies, spread=spread) for spread in (0.2, 1.0))
-    state = WorldState(
-        **{
-            f.name: torch.cat([getattr(crowded, f.name)[: copies // 2], getattr(apart, f.name)[copies // 2 :]])
-            for f in fields(WorldState)
-        }
-    )
+    state = mixed_states(scenario, 1, copies)
     view = game.place(state)
     chance = game.chance() if scenario.chances else [None] * copies
     rows, _ = game.step(act := joint_actions(game.spec, 2, copies))

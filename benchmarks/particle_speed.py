@@ -1,0 +1,131 @@
+"""Env steps per CPU-second of three particle games: ours, mpe2's, and VMAS's, at 1 to 16,384 copies.
+
+A step counts with all that comes of it: observations, rewards, ends, and the next episodes of copies that have come to
+their 25 steps. CPU time and not wall time, on one thread and on two, the best of three repetitions; all sides in one
+run, one after the other. Actions are drawn beforehand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.claims import Aim, imported, write
+from presage.envs.particle import SCENARIOS, ParticleGame
+
+ROOT = Path(__file__).resolve().parent.parent
+GAMES = {
+    "spread": ("simple_spread_v3", "simple_spread"), "tag": ("simple_tag_v3", "simple_tag"),
+    "speaker_listener": ("simple_speaker_listener_v4", "simple_speaker_listener"),
+}  # fmt: skip
+"""ours: mpe2's, VMAS's"""
+COPIES = (1, 32, 1_024, 16_384)
+EPISODE, REPETITIONS = 25, 3
+PEER = "benchmarks/peers/vmas_speed.py"
+
+
+def ours(name: str, copies: int, seconds: float) -> float:
+    """Env steps of our batched game per CPU-second."""
+    game = ParticleGame(SCENARIOS[name](), copies)
+    view, rng = game.reset(0), torch.Generator().manual_seed(0)
+    actions = [game.spec.random_action(view.acting, view.legal, rng) for _ in range(EPISODE)]
+
+    def episode() -> None:
+        for act in actions:
+            game.step(act)
+
+    return rate(episode, EPISODE * copies, seconds)
+
+
+def mpe2s(module: str, seconds: float) -> float:
+    """Env steps of mpe2's parallel environment per CPU-second."""
+    env: Any = importlib.import_module(f"mpe2.{module}").parallel_env()
+    env.reset(seed=0)
+    actions = [{agent: env.action_space(agent).sample() for agent in env.agents} for _ in range(EPISODE)]
+
+    def episode() -> None:
+        env.reset()
+        for act in actions:
+            env.step(act)
+
+    return rate(episode, EPISODE, seconds)
+
+
+def rate(episode: Any, steps: int, seconds: float) -> float:
+    """`steps` per CPU-second of `episode`, the best of several repetitions."""
+    best = 0.0
+    for _ in range(REPETITIONS):
+        count, start = 0, time.process_time()
+        while time.process_time() - start < seconds:
+            episode()
+            count += steps
+        best = max(best, count / (time.process_time() - start))
+    return best
+
+
+def vmas(threads: int, seconds: float) -> tuple[dict[str, float], dict[str, str]]:
+    """VMAS's speeds by scenario and copies, from its own environment.
+
+    Raises:
+        SystemExit: that environment has not been built.
+    """
+    python = ROOT / ".peers" / "vmas" / "bin" / "python"
+    if not python.exists():
+        raise SystemExit("VMAS's environment is not there: run `make peers`, then this again")
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "out.json")
+        command = [
+            str(python), str(ROOT / PEER), "--scenarios", *(peer for _, peer in GAMES.values()),
+            "--copies", *map(str, COPIES), "--threads", str(threads), "--seconds", str(seconds), "--out", str(out),
+        ]  # fmt: skip
+        subprocess.run(command, cwd=folder, check=True)
+        found = json.loads(out.read_text(encoding="utf-8"))
+    return found["speeds"], found["versions"]
+
+
+def main() -> None:
+    """Measure all sides, on one thread and on two."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seconds", type=float, default=1.0, help="CPU time of a repetition")
+    options = parser.parse_args()
+    figures: dict[str, float] = {}
+    versions: dict[str, str] = {}
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        end = "" if threads == 1 else "_two_threads"
+        theirs, versions = vmas(threads, options.seconds)
+        for name, (module, peer) in GAMES.items():
+            speeds = {copies: ours(name, copies, options.seconds) for copies in COPIES}
+            reference = mpe2s(module, options.seconds)
+            figures[f"{name}_mpe2_per_cpu_s{end}"] = round(reference)
+            figures[f"{name}_1_over_mpe2{end}"] = speeds[1] / reference
+            for copies, speed in speeds.items():
+                figures[f"{name}_{copies}_per_cpu_s{end}"] = round(speed)
+                figures[f"{name}_{copies}_vmas_per_cpu_s{end}"] = round(theirs[f"{peer}/{copies}"])
+                figures[f"{name}_{copies}_over_vmas{end}"] = speed / theirs[f"{peer}/{copies}"]
+            print(name, threads, {copies: round(speed) for copies, speed in speeds.items()}, flush=True)
+    least = {"spread_32_over_vmas": 3.0, "tag_1024_over_vmas": 3.0}
+    aims = {
+        f"{name}_{copies}_over_vmas": Aim(op=">=", value=least.get(f"{name}_{copies}_over_vmas", 1.0))
+        for name in GAMES for copies in COPIES
+    }  # fmt: skip
+    aims |= {f"{name}_1_over_mpe2": Aim(op=">=", value=1.0) for name in GAMES}
+    aims["spread_1024_per_cpu_s"] = Aim(op=">=", value=100_000.0)
+    write(
+        "particle_speed", figures=figures, aims=aims, seeds=[0], depends=[*imported(), PEER],
+        versions={f"{name} (peer)": number for name, number in versions.items()},
+        notes=f"float32; VMAS: `.peers/vmas/bin/python {PEER}`, its `make_env` with discrete actions on the CPU. VMAS's "
+        "games are ports with physics of their own; ours are mpe2's to the last digits (`particle_parity`).",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
