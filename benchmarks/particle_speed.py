@@ -122,7 +122,7 @@ def main() -> None:
     write(
         "particle_speed", figures=figures, aims=aims, seeds=[0], depends=[*imported(), PEER],
         versions={f"{name} (peer)": number for name, number in versions.items()},
-        notes=f"float32; VMAS: `.peers/vmas/bin/python {PEER}`, its `make_env` with discrete actions on the CPU. VMAS's "
+        notes=f"float32; VMAS: `.peers/vmas/bin/python {PEER}`, its `make_env` with discrete actions on the CPU. Its "
         "games are ports with physics of their own; ours are mpe2's to the last digits (`particle_parity`).",
     )  # fmt: skip
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -15,6 +17,7 @@ from presage.common.agent import load
 from presage.common.arguments import parse
 from presage.common.devices import GameOnDevice
 from presage.common.evaluate import evaluate as play
+from presage.common.game import GameSpec
 from presage.common.intervals import mean, score_interval
 from presage.common.parts import Parts
 from presage.common.report import report, text_table
@@ -52,6 +55,10 @@ class ListArguments:
 
     what: tyro.conf.Positional[Literal["scenarios", "games", "methods"]] = "scenarios"
     """of which kind"""
+    matching: str = "*"
+    """only names like this, with * for anything: "mpe/*" """
+    details: bool = False
+    """of games: agents, what they see and do, goals, frames, and whether they are batched; each one is made for it"""
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -95,15 +102,52 @@ def list_names(arguments: Sequence[str]) -> int:
     """Print the names of a kind."""
     given = parse(ListArguments, arguments, "presage list")
     if given.what == "games":
-        names: dict[str, str] = dict.fromkeys(plugins.load("registry", "games").names(), "")
+        registry = plugins.load("registry", "games")
+        chosen = fnmatch.filter(registry.names(), given.matching)
+        if given.details:
+            return _list_games(registry, chosen)
+        names: dict[str, str] = dict.fromkeys(chosen, "")
     elif given.what == "methods":
         names = {name: _described("method", name) for name in plugins.names("method")}
     else:
         names = {name: _described("scenario", name) for name in plugins.names("scenario")}
+    names = {name: purpose for name, purpose in names.items() if fnmatch.fnmatch(name, given.matching)}
+    if not names:
+        raise RunError(f"no name of {given.what} is like {given.matching!r}; `presage list {given.what}` prints all")
     width = max(map(len, names), default=0)
     for name, purpose in names.items():
         print(f"{name:{width}}  {purpose}".rstrip())
     return 0
+
+
+def _list_games(registry: Any, names: Sequence[str]) -> int:
+    """Print what each game is, one line as each is made; what cannot be made says why."""
+    if not names:
+        raise RunError("no game is called like that; `presage list games` prints all names")
+    layout = f"{{:{max(map(len, names))}}}  {{:24}} {{:20}} {{:30}} {{:>5}} {{:>6}}  {{}}"
+    print(layout.format("game", "agents", "observed numbers", "actions", "goal", "frames", "batched"))
+    for name in names:
+        try:
+            game = registry.make(name, 1)
+        except Exception as error:  # a package is missing, or another package's game is broken
+            print(f"{name}: {error}")
+            continue
+        print(layout.format(name, *_columns(game.spec), "yes" if registry.batched(name) else "no"))
+        game.close()
+    return 0
+
+
+def _columns(spec: GameSpec) -> tuple[str, str, str, int, int]:
+    """Agents, what they see, what they do, goal numbers and frames of a game; equal agents are counted."""
+    teams = [
+        (name.rpartition("_")[0] or name, len(a.obs), str(a.space))
+        for name, a in zip(spec.names, spec.agents, strict=True)
+    ]
+    runs = [(*team, len(list(group))) for team, group in groupby(teams)]
+    agents = ", ".join(f"{count} {stem}" if count > 1 else stem for stem, _, _, count in runs)
+    seen = ", ".join(str(width) for _, width, _, _ in runs)
+    done = ", ".join(dict.fromkeys(space for _, _, space, _ in runs))
+    return agents, seen, done, spec.goal_dim, spec.frames
 
 
 def _described(kind: plugins.Kind, name: str) -> str:

@@ -26,7 +26,7 @@ GROUPS: dict[Kind, str] = {
 
 * scenario: a `presage.common.scenario.Scenario`
 * method: the class of a frozen configuration that satisfies `presage.common.method.Method`
-* registry: a module with `make(name, copies, workers, **options)`, `from_env(...)` and `names()`
+* registry: a module with `make(name, copies, workers, **options)`, `from_env(...)`, `names()` and `batched(name)`
 * reference: `(spec, options) -> Actor`, a scripted controller of the game
 * kernel: `(spec, options, device) -> Kernel`, the game's own dynamics
 """

@@ -154,6 +154,11 @@ def names() -> list[str]:
     return sorted({*mpe, *gym, *particle, *toys, *zoo, *bodies, *SHORT, *_plugins()})
 
 
+def batched(name: str) -> bool:
+    """Whether the game plays all its copies at once, as tensors."""
+    return name.partition("/")[0] in ("particle", "toy")
+
+
 def make_gymnasium(name: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     """The Gymnasium environment `name`; also in a worker, where nothing is registered yet."""
     _register_robotics(name)
