@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.claims import Aim, imported, write
 from presage.envs.particle import ParticleGame, Scenario
-from tests.envs.particle.mpe2_reference import SCENARIOS, Mpe2Game, joint_actions, mixed_states
+from presage.envs.particle.parity import SCENARIOS, Mpe2Game, joint_actions, mixed_states
 
 STATES, EPISODES, STEPS = 1_000, 20, 25
 
@@ -86,7 +86,7 @@ def main() -> None:
             "scenarios": Aim(op=">=", value=12), "max_one_step_difference": Aim(op="<=", value=1e-12),
             "max_episode_difference": Aim(op="<=", value=1e-9), "ends_that_differ": Aim(op="<=", value=0),
         },
-        depends=[*imported(), "tests/envs/particle/mpe2_reference.py"],
+        depends=imported(),
         notes=f"{STATES} states and {EPISODES} episodes of {STEPS} steps for every variant and kind of action.",
     )  # fmt: skip
 

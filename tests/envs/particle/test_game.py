@@ -24,7 +24,7 @@ from presage.envs.particle import (
     WorldState,
     game_spec,
 )
-from tests.envs.particle.mpe2_reference import SCENARIOS, Mpe2Game, joint_actions, mixed_states, named
+from presage.envs.particle.parity import SCENARIOS, Mpe2Game, joint_actions, mixed_states, named
 
 every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=named)
 every_kind = pytest.mark.parametrize("continuous", [False, True], ids=["discrete", "continuous"])

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from presage.common.game import GameError
 from presage.common.symmetry import Renamings
 from presage.envs.particle import GoalNavigation, ParticleGame, ParticleParallelEnv, TrueKernel
+from presage.envs.particle.parity import joint_actions
 from presage.envs.registry import from_env, make
-from tests.envs.particle.mpe2_reference import joint_actions
 from tests.envs.particle.test_kernel import RNG, window
 
 

@@ -19,8 +19,8 @@ from presage.envs.particle import (
     WorldState,
 )
 from presage.envs.particle.greedy import cheapest_landmarks
+from presage.envs.particle.parity import Mpe2Game, joint_actions
 from presage.envs.particle.speaker_listener import seen_parts
-from tests.envs.particle.mpe2_reference import Mpe2Game, joint_actions
 
 GAMES: tuple[Scenario, ...] = (Spread(), SpeakerListener())
 every_kind = pytest.mark.parametrize("continuous", [False, True], ids=["discrete", "continuous"])

@@ -22,7 +22,7 @@ from presage.envs.particle import (
     TrueKernel,
     WorldComm,
 )
-from tests.envs.particle.mpe2_reference import SCENARIOS, Mpe2Game, joint_actions, named, world_state
+from presage.envs.particle.parity import SCENARIOS, Mpe2Game, joint_actions, named, world_state
 
 every_scenario = pytest.mark.parametrize("scenario", [*SCENARIOS, Spread(reward="original")], ids=named)
 RNG = torch.Generator()

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from presage.common.game import GameError
 from presage.envs.particle import Body, Scenario, World, WorldState, game_spec
+from presage.envs.particle.parity import joint_actions
 from presage.envs.particle.physics import Differences, Physics, Renaming, Term
 from presage.envs.particle.rules import ParticleRules
 from presage.envs.particle.scenario import Before
-from tests.envs.particle.mpe2_reference import joint_actions
 
 EXACT = torch.float64
 

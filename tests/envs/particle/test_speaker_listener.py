@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from presage.envs.particle import ParticleGame, SpeakerListener, WorldState
+from presage.envs.particle.parity import world_state
 from presage.envs.particle.speaker_listener import goal_mask, seen_parts
-from tests.envs.particle.mpe2_reference import world_state
 
 
 def test_both_pay_for_the_squared_distance_to_the_goal_alone() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from presage.common.game import GameError
 from presage.envs.particle import ParticleGame, Spread, WorldState
-from tests.envs.particle.mpe2_reference import joint_actions, world_state
+from presage.envs.particle.parity import joint_actions, world_state
 
 CORNERS = torch.tensor([[0.8, 0.8], [-0.8, 0.8], [0.0, -0.8]], dtype=torch.float64)
 

@@ -1,4 +1,7 @@
-"""mpe2 itself, one game at a time, with its world's state written and read in float64."""
+"""mpe2 itself, one game at a time, with its world's state written and read in float64, to hold our games against.
+
+mpe2 rounds what it shows to float32; here its scenarios are asked before that.
+"""
 
 from __future__ import annotations
 
