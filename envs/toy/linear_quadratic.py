@@ -15,14 +15,14 @@ from presage.envs.batched import Rules
 
 Matrix = NDArray[np.float64]
 
-DRIFT = ((1.0, 0.2), (0.0, 1.0))
-PUSH = ((0.0,), (0.2,))
+DRIFT = ((0.95, 0.3), (-0.1, 0.9))
+PUSH = ((0.0,), (0.4,))
 
 
 class LinearQuadratic(Rules):
     """`x' = A x + B u + noise w`, paid `-(x' Q x + u' R u)` with the state before the step; w is standard normal.
 
-    The default is a body on a line that is pushed back to the middle: position and velocity, steps of 0.2.
+    The default is a damped body on a spring, position and velocity, that is pushed back to the middle.
 
     Args:
         drift: A `(n, n)`. push: B `(n, m)`. state_cost: Q `(n, n)`. push_cost: R `(m, m)`.
@@ -36,14 +36,14 @@ class LinearQuadratic(Rules):
 
     def __init__(
         self, drift: Matrix | None = None, push: Matrix | None = None, state_cost: Matrix | None = None,
-        push_cost: Matrix | None = None, *, noise: float = 0.02, most: float = 4.0, episode_limit: int = 30,
+        push_cost: Matrix | None = None, *, noise: float = 0.02, most: float = 3.2, episode_limit: int = 25,
         device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         self.drift = np.array(DRIFT) if drift is None else drift
         self.push = np.array(PUSH) if push is None else push
         n, m = self.push.shape
         self.state_cost = np.eye(n) if state_cost is None else state_cost
-        self.push_cost = 0.3 * np.eye(m) if push_cost is None else push_cost
+        self.push_cost = 0.1 * np.eye(m) if push_cost is None else push_cost
         if self.drift.shape != (n, n) or self.state_cost.shape != (n, n) or self.push_cost.shape != (m, m):
             raise GameError(
                 f"push of shape {(n, m)} takes drift and state_cost of {(n, n)} and push_cost of {(m, m)}, got "

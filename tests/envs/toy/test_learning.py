@@ -10,7 +10,7 @@ from presage.common.game import Actor
 from presage.common.replay import Replay
 from presage.common.streams import streams
 from presage.envs.batched import BatchedGame, Rules
-from presage.envs.toy import LinearQuadratic, MatrixGame, PointMass, climb
+from presage.envs.toy import PointMass
 from presage.marl.masac import MASACConfig
 from presage.marl.model_free import ModelFreeConfig
 
@@ -50,29 +50,3 @@ def test_a_point_mass_is_brought_to_the_middle_as_fast_as_can_be() -> None:
     start, total = returns(rules, actor, 500)
     best = rules.optimum(start)
     assert float(total.mean()) > float(best.mean()) - 0.35  # of about -2.7; a random policy stays below -15
-
-
-def test_the_linear_system_is_controlled_within_five_percent_of_the_formula() -> None:
-    rules = LinearQuadratic()
-    learner = MASACConfig(
-        hidden=(64, 64), learning_rate=2e-3, target_rate=0.02, discount=0.97, initial_temperature=0.05
-    )
-    actor = learned(rules, learner, copies=32, updates=2_500, every=1)
-    start, total = returns(rules, actor, 2_000)
-    best = float(rules.optimum(start).mean())
-    assert best < float(total.mean()) + 0.05
-    assert float(total.mean()) > 1.05 * best
-
-
-def test_climb_is_climbed_by_some_and_never_left_at_the_worst() -> None:
-    """Ten runs of two learners; the failure rate stands beside the best: whoever does not climb settles for 5 or 7."""
-    rules = MatrixGame("climb", climb())
-    learner = MASACConfig(hidden=(32,), learning_rate=1e-2, discrete_entropy_share=0.5)
-    reached = []
-    for seed in range(6):
-        actor = learned(rules, learner, copies=64, updates=400, every=1, seed=seed)
-        reached.append(float(returns(rules, actor, 1)[1]))
-    failures = sum(value < 11.0 for value in reached) / len(reached)
-    print(reached, failures)
-    assert set(reached) <= {5.0, 6.0, 7.0, 11.0}
-    assert failures < 1.0
