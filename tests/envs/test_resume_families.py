@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from presage.common.game import Rows
+from presage.common.game import Game, Rows, View
 from presage.envs.registry import make
 
 GAMES = [
@@ -19,23 +19,23 @@ GAMES = [
 
 @pytest.mark.parametrize("name", GAMES)
 def test_a_saved_game_goes_on_exactly(name: str) -> None:
-    def play(steps: int) -> list[Rows]:
-        nonlocal view
+    rng = torch.Generator().manual_seed(0)
+
+    def play(game: Game, view: View, steps: int) -> tuple[list[Rows], View]:
         found = []
         for _ in range(steps):
             rows, view = game.step(game.spec.random_action(view.acting, view.legal, rng))
             found.append(rows)
-        return found
+        return found, view
 
-    game, rng = make(name, 2), torch.Generator().manual_seed(0)
-    view = game.reset(5)
-    play(9)
-    saved, drawn = game.state(), rng.get_state()
-    expected = play(6)
-    game.close()
     game = make(name, 2)
-    view = game.restore(saved)
-    rng.set_state(drawn)
-    for rows, wanted in zip(play(6), expected, strict=True):
-        assert all(torch.equal(getattr(rows, f.name), getattr(wanted, f.name)) for f in fields(Rows))
+    _, view = play(game, game.reset(5), 9)
+    saved, drawn = game.state(), rng.get_state()
+    expected, _ = play(game, view, 6)
     game.close()
+    again = make(name, 2)
+    view = again.restore(saved)
+    rng.set_state(drawn)
+    for rows, wanted in zip(play(again, view, 6)[0], expected, strict=True):
+        assert all(torch.equal(getattr(rows, f.name), getattr(wanted, f.name)) for f in fields(Rows))
+    again.close()
