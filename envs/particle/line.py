@@ -9,20 +9,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from presage.common.game import GameError
-from presage.envs.particle.formation import CLOSE, FAR, alike_agents, own_and_landmarks, seen_by_first
-from presage.envs.particle.physics import Renaming, Term, World, WorldState
-from presage.envs.particle.scenario import (
-    Before,
-    Scenario,
-    alike,
-    at_rest,
-    marks,
-    matched_distances,
-    pair_distance,
-    square,
-    uniform,
-)
+from presage.envs.particle.physics import World, WorldState
+from presage.envs.particle.places import Places
+from presage.envs.particle.scenario import alike, at_rest, marks, square, uniform
 
 LENGTH = 1.25
 """distance between the landmarks"""
@@ -31,17 +20,8 @@ TURN = math.radians(5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line(Scenario):
-    """An agent sees its velocity and position and the landmarks from where it stands, and nothing of the others."""
-
-    agents: int = 4
-    """N, >= 1"""
-    terminate_on_success: bool = False
-    """end the episode once every agent is at its place"""
-
-    def __post_init__(self) -> None:
-        if self.agents < 1:
-            raise GameError(f"line needs at least one agent, got agents={self.agents}")
+class Line(Places):
+    """Places are even distances apart, from one landmark to the other."""
 
     @property
     def name(self) -> str:
@@ -52,16 +32,6 @@ class Line(Scenario):
     def world(self) -> World:
         """N agents that collide, two landmarks that do not."""
         return World(agents=alike("agent", self.agents, size=0.03), landmarks=marks(2, size=0.02))
-
-    def observed(self) -> tuple[tuple[Term, ...], ...]:
-        """Per agent: velocity, position, both landmarks from where it stands."""
-        return tuple(own_and_landmarks(self.world, i) for i in range(self.agents))
-
-    def interchangeable(self) -> list[Renaming]:
-        """Agents are alike; of more than four, whose orders are too many, the rotations. (The ends of the line are
-        alike in what is paid; they stay where they are here.)
-        """
-        return alike_agents(self.agents, 2)
 
     def draw(self, copies: int, rng: torch.Generator) -> WorldState:
         """Agents uniform in [-1, 1]^2, at rest; one landmark in [-0.25, 0.25]^2, the other one away from it at a
@@ -76,26 +46,8 @@ class Line(Scenario):
         second = ends[torch.arange(copies, device=rng.device), chosen][:, None]
         return at_rest(self.world, square(number[:, :-3]), torch.cat([first, second], 1))
 
-    def missed(self, state: Tensor) -> Tensor:
-        """`(B, N)` for `state (D, B)`: distances to the places of the cheapest assignment."""
-        position, ends = self.world.position(state), self.world.landmark_position(state)
+    def places(self, state: Tensor) -> Tensor:
+        """On the line: `(B, N, 2)`."""
+        ends = self.world.landmark_position(state)
         share = torch.arange(self.agents, device=state.device, dtype=state.dtype) / max(self.agents - 1, 1)
-        places = ends[:, :1] + share[:, None] * (ends[:, 1:] - ends[:, :1])
-        return matched_distances(pair_distance(position, places))
-
-    def rewards(self, state: Tensor) -> Tensor:
-        """Minus the mean distance from the places, for all: `(B, N)` for `state (D, B)`."""
-        return -self.missed(state).clamp(max=FAR).mean(1, keepdim=True).expand(-1, self.agents)
-
-    @property
-    def terminates(self) -> bool:
-        """Whether an episode can end before its last step."""
-        return self.terminate_on_success
-
-    def over(self, state: Tensor) -> Tensor:
-        """`(B,)` bool: everybody is at its place."""
-        return (self.missed(state) < CLOSE).all(1)
-
-    def reconstruct(self, obs: Tensor, before: Before | None = None) -> WorldState:
-        """The state behind `obs (B, O)`; the landmarks as agent 0 sees them."""
-        return seen_by_first(self.world, obs)
+        return ends[:, :1] + share[:, None] * (ends[:, 1:] - ends[:, :1])
