@@ -8,44 +8,29 @@ observation belong to it?
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import mpe2.all_modules
 import numpy as np
 from mpe2 import simple_spread_v3
 from tianshou.env.pettingzoo_env import PettingZooEnv
 
 from benchmarks.claims import Aim, imported, write
 from presage.envs.conformance import check_conformance
-from presage.envs.registry import MAMUJOCO, make, make_mamujoco, make_pettingzoo
+from presage.envs.registry import MAMUJOCO, environment, make, names
 
 EPISODES = 3
 
 
-def games() -> dict[str, tuple[Callable[[], Any], dict[str, Any]]]:
-    """By name: what builds the environment, and its options."""
-    found: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {}
-    for name in sorted(mpe2.all_modules.mpe_environments):
-        module = importlib.import_module(name.replace("mpe/", "mpe2."))
-        found[name] = (module.parallel_env, {})
-    zoo: list[tuple[str, str, dict[str, Any]]] = [
-        ("sisl", "multiwalker_v9", {"max_cycles": 100}),
-        ("sisl", "pursuit_v5", {"max_cycles": 50}),
-        ("butterfly", "knights_archers_zombies_v11", {"max_cycles": 300, "spawn_delay": 2, "max_zombies": 40}),
-        ("classic", "tictactoe_v3", {}),
-        ("classic", "connect_four_v3", {}),
-        ("classic", "leduc_holdem_v4", {}),
-        ("classic", "rps_v2", {}),
-    ]
-    for family, game, options in zoo:
-        found[f"{family}/{game}"] = (partial(make_pettingzoo, family, game, options), options)
-    for body, confs in MAMUJOCO.items():
-        options = {"max_episode_steps": 50}
-        found[f"mamujoco/{body}-{confs[0]}"] = (partial(make_mamujoco, body, confs[0], options), options)
-    return found
+def games() -> dict[str, dict[str, Any]]:
+    """Names, and options under which episodes are short and agents die."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in names() if name.startswith("mpe/")}
+    found |= {
+        "sisl/multiwalker": {"max_cycles": 100}, "sisl/pursuit": {"max_cycles": 50},
+        "butterfly/knights_archers_zombies": {"max_cycles": 300, "spawn_delay": 2, "max_zombies": 40},
+        "classic/tictactoe": {}, "classic/connect_four": {}, "classic/leduc_holdem": {}, "classic/rps": {},
+    }  # fmt: skip
+    return found | {f"mamujoco/{body}-{parts[0]}": {"max_episode_steps": 50} for body, parts in MAMUJOCO.items()}
 
 
 def tianshous_faults(steps: int = 24) -> tuple[int, int]:
@@ -68,9 +53,9 @@ def tianshous_faults(steps: int = 24) -> tuple[int, int]:
 
 if __name__ == "__main__":
     failures = 0
-    for name, (make_env, options) in games().items():
+    for name, options in games().items():
         game = make(name, 1, **options)
-        faults = check_conformance(make_env, game, EPISODES)
+        faults = check_conformance(partial(environment, name, **options), game, EPISODES)
         failures += bool(faults)
         print(f"{name}: {'as it is' if not faults else '; '.join(faults[:3])}", flush=True)
         game.close()

@@ -1,12 +1,16 @@
 """Whether a game shows, pays and ends exactly as its PettingZoo environment does: the checks that adapters fail.
 
 The game is played, and a second environment is played beside it in PettingZoo's own way, with the same seeds and
-actions. Everything that the rows say is held against what that one said.
+actions. Everything that the rows say is held against what that one said. `python -m presage.envs.conformance "mpe/*"`
+does so for games by name.
 """
 
 from __future__ import annotations
 
+import argparse
+import fnmatch
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +20,7 @@ from pettingzoo import AECEnv
 from torch import Tensor
 
 from presage.common.game import Game, Rows, episode_seed
+from presage.envs.registry import environment, make, names
 
 TOLERANCE = 1e-4
 """relative, of sums of 32-bit rewards"""
@@ -101,7 +106,13 @@ class _Probe:
 
     def compare(self, obs: Tensor, acting: Tensor, legal: Tensor, when: str) -> list[str]:
         """What the game shows, who may act and what is legal."""
+        self.seen = {agent: shown for agent, shown in self.seen.items() if agent in self.env.agents}
         faults = self.differing(obs, when)
+        faults += [
+            f"{agent} is shown something {when}, though it is not there"
+            for i, agent in enumerate(self.agents)
+            if agent not in self.env.agents and bool(obs[list(self.spec.obs[i])].any())
+        ]
         for i, agent in enumerate(self.agents):
             if bool(acting[i]) != (agent in self.to_act()):
                 faults.append(f"{agent} acts in the game: {bool(acting[i])}; in the environment: {not bool(acting[i])}")
@@ -200,3 +211,29 @@ class _TurnProbe(_Probe):
 
     def _ended(self, agent: Any) -> bool:
         return bool(self.env.terminations[agent] or self.env.truncations[agent])
+
+
+def main() -> None:
+    """Check games by name, and print what differs.
+
+    Raises:
+        SystemExit: something does, or no name is like that.
+    """
+    parser = argparse.ArgumentParser(prog="python -m presage.envs.conformance", description=main.__doc__)
+    parser.add_argument("matching", nargs="+", help="names of PettingZoo's games, with * for anything")
+    parser.add_argument("--episodes", type=int, default=2)
+    options = parser.parse_args()
+    chosen = [name for name in names() if any(fnmatch.fnmatch(name, like) for like in options.matching)]
+    failures = 0
+    for name in chosen:
+        game = make(name, 1)
+        faults = check_conformance(partial(environment, name), game, options.episodes)
+        game.close()
+        failures += bool(faults)
+        print(f"{name}: {'; '.join(faults[:3]) or 'as it is'}", flush=True)
+    if failures or not chosen:
+        raise SystemExit(f"{failures} of {len(chosen)} games differ")
+
+
+if __name__ == "__main__":
+    main()

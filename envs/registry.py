@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Callable
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import partial
@@ -24,6 +25,9 @@ from presage.envs.lane import Declaration
 from presage.envs.particle import SCENARIOS, ParticleGame, SpeakerListener, Spread, game_spec
 from presage.envs.toy import RULES
 from presage.envs.vector import VectorGame
+
+Adapted = tuple[Callable[[], Any], Declaration]
+"""what builds an environment, and what is declared about it"""
 
 GROUP = "presage.games"
 """entry points `NAME = module:factory` of other packages, each called as `factory(copies, workers=0, **options)`"""
@@ -97,21 +101,37 @@ def make(name: str, copies: int, workers: int = 0, **options: Any) -> Game:
         game: Game = plugins[name].load()(copies, workers=workers, **options)
         return game
     family, _, rest = name.partition("/")
-    if family == "mpe":
-        return _mpe(rest, copies, workers, options)
-    if family == "gym":
-        return _gymnasium(rest, copies, workers, options)
-    if name in SHORT:
-        ends = {"continuing_task": False} if family == "maze" else {}
-        return _gymnasium(SHORT[name], copies, workers, ends | options, name)
-    if family in PETTINGZOO:
-        return _pettingzoo(name, copies, workers, options)
-    if family == "mamujoco":
-        return _mamujoco(rest, copies, workers, options)
     if family == "particle" and rest in SCENARIOS:
         return _particle(rest, copies, workers, options)
     if family == "toy" and rest in RULES:
         return _toy(rest, copies, workers, options)
+    make_env, declared = _adapted(name, options)
+    return VectorGame(make_env, copies, workers, declared)
+
+
+def environment(name: str, **options: Any) -> Any:
+    """The PettingZoo or Gymnasium environment behind a name that is not batched, as its own package makes it.
+
+    Raises:
+        GameError: as `make` does.
+    """
+    return _adapted(name, options)[0]()
+
+
+def _adapted(name: str, options: dict[str, Any]) -> Adapted:
+    """What builds one copy of another package's game, and what is known of it."""
+    family, _, rest = name.partition("/")
+    if family == "mpe":
+        return _mpe(rest, options)
+    if family == "gym":
+        return _gymnasium(rest, options)
+    if name in SHORT:
+        ends = {"continuing_task": False} if family == "maze" else {}
+        return _gymnasium(SHORT[name], ends | options, name)
+    if family in PETTINGZOO:
+        return _pettingzoo(name, options)
+    if family == "mamujoco":
+        return _mamujoco(rest, options)
     raise _unknown(name)
 
 
@@ -165,7 +185,7 @@ def make_gymnasium(name: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any
     return gymnasium.make(name, **options)
 
 
-def _mpe(name: str, copies: int, workers: int, options: dict[str, Any]) -> VectorGame:
+def _mpe(name: str, options: dict[str, Any]) -> Adapted:
     package = _mpe_package()
     if package is None:
         raise GameError(f"mpe/{name} needs mpe2: pip install mpe2")
@@ -184,7 +204,7 @@ def _mpe(name: str, copies: int, workers: int, options: dict[str, Any]) -> Vecto
         "terminates": bool(options.get("terminate_on_success", False)),
         **_mpe_structure(name, options.get("N", 3)),
     }
-    return VectorGame(partial(module.parallel_env, **options), copies, workers, Declaration(**(known | declared)))
+    return partial(module.parallel_env, **options), Declaration(**(known | declared))
 
 
 def _mpe_structure(name: str, agents: int) -> dict[str, Any]:
@@ -198,7 +218,7 @@ def _mpe_structure(name: str, agents: int) -> dict[str, Any]:
     return {"vectors": spec.vectors, "symmetries": spec.symmetries}
 
 
-def _pettingzoo(name: str, copies: int, workers: int, options: dict[str, Any]) -> VectorGame:
+def _pettingzoo(name: str, options: dict[str, Any]) -> Adapted:
     family, _, wanted = name.partition("/")
     module = wanted.replace("-v", "_v")
     found = [game for game in _pettingzoo_games(family) if module in (game, game.rpartition("_v")[0])]
@@ -213,9 +233,7 @@ def _pettingzoo(name: str, copies: int, workers: int, options: dict[str, Any]) -
     except ImportError as error:
         missing = error.name or str(error)
         raise GameError(f"{name} needs {missing}, which is not installed: pip install presage[games]") from error
-    return VectorGame(
-        partial(make_pettingzoo, family, game, options), copies, workers, Declaration(**(known | declared))
-    )
+    return partial(make_pettingzoo, family, game, options), Declaration(**(known | declared))
 
 
 def make_pettingzoo(family: str, game: str, options: dict[str, Any]) -> Any:
@@ -237,13 +255,13 @@ def _pettingzoo_games(family: str) -> list[str]:
     return sorted(path.stem for path in folder.glob("*_v*.py") if path.stem.rpartition("_v")[2].isdigit())
 
 
-def _mamujoco(rest: str, copies: int, workers: int, options: dict[str, Any]) -> VectorGame:
+def _mamujoco(rest: str, options: dict[str, Any]) -> Adapted:
     body, _, parts = rest.partition("-")
     if parts not in MAMUJOCO.get(body, ()):
         raise _unknown(f"mamujoco/{rest}")
     declared, options = _split(options)
     known: dict[str, Any] = {"name": f"mamujoco/{rest}", "terminates": body not in NEVER_TERMINATES}
-    return VectorGame(partial(make_mamujoco, body, parts, options), copies, workers, Declaration(**(known | declared)))
+    return partial(make_mamujoco, body, parts, options), Declaration(**(known | declared))
 
 
 def make_mamujoco(body: str, parts: str, options: dict[str, Any]) -> Any:
@@ -252,9 +270,7 @@ def make_mamujoco(body: str, parts: str, options: dict[str, Any]) -> Any:
     return module.mamujoco_v1.parallel_env(scenario=body, agent_conf=parts, **options)
 
 
-def _gymnasium(
-    name: str, copies: int, workers: int, options: dict[str, Any], called: str = ""
-) -> VectorGame:  # fmt: skip
+def _gymnasium(name: str, options: dict[str, Any], called: str = "") -> Adapted:
     _register_robotics(name)
     try:
         spec = gymnasium.spec(name)
@@ -271,7 +287,7 @@ def _gymnasium(
         "achieved": ACHIEVED.get(kind, ACHIEVED.get(maze)),
         "goal_rule": _goal_rule(name, options) if kind.startswith(GOALS) else None,
     }
-    return VectorGame(partial(make_gymnasium, name, options), copies, workers, Declaration(**(known | declared)))
+    return partial(make_gymnasium, name, options), Declaration(**(known | declared))
 
 
 def _goal_rule(name: str, options: dict[str, Any]) -> GoalRule | None:
