@@ -119,7 +119,8 @@ def report() -> None:
             for mark, reached in found.items():
                 figures |= {f"{task}_{method}_steps_{mark}": reached.steps,
                             f"{task}_{method}_reached_{mark}": float(reached.reached)}  # fmt: skip
-            figures[f"{ratio}_{task}"] = max(reached.steps / mark for mark, reached in found.items())
+            if method == "mbpo" or all(reached.reached for reached in found.values()):  # MBPO's may be a bound
+                figures[f"{ratio}_{task}"] = max(reached.steps / mark for mark, reached in found.items())
         for name in REMEDIES:
             tried = done.get(Job(task=task, method="mbpo", seed=TUNING_SEED, remedy=name).key)
             if tried is not None:
