@@ -11,8 +11,9 @@ from presage.marl.aorpo import AORPOConfig
 from presage.marl.model_free import ModelFreeConfig
 from presage.scenarios import particle_models
 
-WARMUP = 60
-"""env steps with random actions: three in each of 20 copies; `benchmarks/speaker_listener_aorpo.py` sweeps them"""
+WARMUP = 40
+"""env steps with random actions, two in each of 20 copies: of 20, 40, 60 and 100 what AORPO and multi-agent SAC learned
+best from in `benchmarks/speaker_listener_aorpo.py`, on one tuning seed"""
 
 
 def aorpo(**numbers: Any) -> AORPOConfig:
