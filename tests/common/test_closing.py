@@ -52,7 +52,7 @@ def test_an_episode_is_recorded_where_the_game_draws(tmp_path: Path) -> None:
     record_episode(training(MPE), tmp_path / "episode.gif")
     frames = imageio.imread(tmp_path / "episode.gif", index=None)
     assert 1 <= len(frames) <= 5
-    record_episode(training(), tmp_path / "none.gif")
+    record_episode(training(GameConfig(name="toy/low_rank")), tmp_path / "none.gif")
     assert not (tmp_path / "none.gif").exists()
 
 

@@ -47,7 +47,7 @@ def gap(found: Tensor, expected: Any) -> float:
 @every_kind
 @every_scenario
 def test_one_step_from_any_state_is_that_of_mpe2(scenario: Scenario, continuous: bool) -> None:
-    copies = 250
+    copies = 80
     game = ParticleGame(scenario, copies, dtype=EXACT, continuous=continuous)
     game.reset(0)
     state = mixed_states(scenario, 1, copies)
