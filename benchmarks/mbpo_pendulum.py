@@ -121,6 +121,11 @@ def report() -> None:
                             f"{task}_{method}_reached_{mark}": float(reached.reached)}  # fmt: skip
             if method == "mbpo" or all(reached.reached for reached in found.values()):  # MBPO's may be a bound
                 figures[f"{ratio}_{task}"] = max(reached.steps / mark for mark, reached in found.items())
+        for method in LABELS:
+            if f"{task} {method}" in curves:
+                solved = steps_to(curves[f"{task} {method}"], SOLVED[task])
+                figures |= {f"{task}_{method}_solved_steps": solved.steps,
+                            f"{task}_{method}_solved": float(solved.reached)}  # fmt: skip
         for name in REMEDIES:
             tried = done.get(Job(task=task, method="mbpo", seed=TUNING_SEED, remedy=name).key)
             if tried is not None:
