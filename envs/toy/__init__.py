@@ -11,15 +11,19 @@ from presage.envs.batched import Rules
 from presage.envs.toy.bit_flip import BitFlip
 from presage.envs.toy.linear_quadratic import LinearQuadratic
 from presage.envs.toy.markov import TabularGame, two_state_pennies
-from presage.envs.toy.matrix import MatrixGame, climb, low_rank, penalty, rock_paper_scissors
+from presage.envs.toy.matrix import MatrixGame, central, climb, low_rank, penalty, rock_paper_scissors
 from presage.envs.toy.maze import GridMaze, four_rooms, random_maze
 from presage.envs.toy.plane import PointMass, World2D
 from presage.envs.toy.predators import PredatorPrey
 from presage.envs.toy.traffic import TrafficJunction
 
 
-def _matrix(name: str, payoffs: Callable[..., Any], *, device: Any = "cpu", **numbers: Any) -> MatrixGame:
-    return MatrixGame(name, payoffs(**numbers), device=device)
+def _matrix(
+    name: str, payoffs: Callable[..., Any], *, one_agent: bool = False, device: Any = "cpu", **numbers: Any
+) -> MatrixGame:
+    """One agent that chooses for everybody where `one_agent`."""
+    table = payoffs(**numbers)
+    return MatrixGame(name, central(table) if one_agent else table, device=device)
 
 
 def _pennies(*, episode_limit: int = 50, device: Any = "cpu", **numbers: Any) -> TabularGame:
@@ -63,6 +67,7 @@ __all__ = [
     "TabularGame",
     "TrafficJunction",
     "World2D",
+    "central",
     "climb",
     "four_rooms",
     "low_rank",

@@ -84,6 +84,15 @@ class MatrixGame(Rules):
         return float(shared[best]), best
 
 
+def central(payoffs: Payoffs) -> Payoffs:
+    """The same game for one agent that chooses for everybody and is paid the mean over agents: `(1, K_1 ... K_N)`.
+
+    Its choices are the joint actions in row-major order. What the game costs those who decide apart is the difference.
+    """
+    shared: Payoffs = payoffs.mean(0).reshape(1, -1)
+    return shared
+
+
 def climb() -> Payoffs:
     """The climbing game: the safe choices pay 5 and 7, the best one 11, and missing it costs 30."""
     return np.array([CLIMB, CLIMB])

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from presage.common.game import Rows, View
 from presage.envs.batched import BatchedGame, Rules
 from presage.envs.toy import (
     BitFlip,
@@ -23,6 +24,7 @@ from presage.envs.toy import (
     TabularGame,
     TrafficJunction,
     World2D,
+    central,
     climb,
     four_rooms,
     low_rank,
@@ -60,6 +62,20 @@ def test_tables_are_paid_as_they_are(rules: MatrixGame, best: float, joint: tupl
     assert not rows.truncated.any()
     assert rules.optimum() == (best, joint)
     assert rows.reward.mean(1).max() == best
+
+
+def test_one_agent_for_all_is_paid_as_they_are_on_average() -> None:
+    payoffs = rock_paper_scissors() + np.arange(9.0).reshape(3, 3)
+    one = MatrixGame("one", central(payoffs))
+    assert [agent.width for agent in one.spec.agents] == [9]
+    rows, _ = _played(BatchedGame(one, 9), torch.eye(9))
+    assert rows.reward[:, 0].tolist() == payoffs.mean(0).reshape(-1).tolist()
+    assert one.optimum() == (8.0, (8,))
+
+
+def _played(game: BatchedGame, act: Tensor) -> tuple[Rows, View]:
+    game.reset(0)
+    return game.step(act)
 
 
 def test_climb_punishes_whoever_goes_for_the_best_alone() -> None:
