@@ -14,11 +14,11 @@ LINKS := $(FOLDERS:%=.typecheck/presage/%)
 PEERS := $(patsubst benchmarks/peers/requirements-%.txt,.peers/%/.ready,$(wildcard benchmarks/peers/requirements-*.txt))
 
 .DEFAULT_GOAL := menu
-.PHONY: menu setup test test-full check lint format types docs wheel floors demo bench claims quotes peers clean
+.PHONY: menu setup test test-full check lint format types docs wheel older-pettingzoo floors demo bench claims quotes peers clean
 
 menu: # this list
 	@echo "make TARGET, where TARGET is one of"
-	@sed -n 's/^\([a-z-]*\):.*# \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*# \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 setup: $(READY) # build .venv from constraints.txt (TORCH_BUILD=cu130 for another build of torch)
 
@@ -40,7 +40,7 @@ test: $(READY) # run the tests (ARGS="-k replay -x" goes to pytest)
 test-full: $(READY) # run the tests that train for minutes, too
 	$(PYTEST) -m "full or not full" $(ARGS)
 
-check: lint types docs wheel test # everything that CI runs
+check: lint types docs wheel older-pettingzoo test # everything that CI runs
 
 lint: $(READY) # ruff: rules and format
 	$(BIN)/ruff check .
@@ -63,6 +63,9 @@ docs: $(READY) $(LINKS) # build the site into site/, warnings are errors
 
 wheel: $(READY) # build the wheel, install it apart and test it outside the checkout
 	.ci/wheel
+
+older-pettingzoo: $(READY) # play PettingZoo's games under PettingZoo 1.25, without mpe2
+	.ci/older-pettingzoo
 
 floors: $(READY) # test with the lowest versions that pyproject.toml allows
 	.ci/floors
