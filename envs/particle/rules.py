@@ -103,6 +103,7 @@ class ParticleRules(Rules):
         self._heads = torch.zeros(self.spec.act_dim, len(self.spec.heads), device=device)
         for column, (_, _, where) in enumerate(self.spec.heads):
             self._heads[where, column] = 1.0
+        self._one = torch.ones((), device=device)
 
     def pack(self, named: WorldState) -> Tensor:
         """The state `(D, B)` of a named one, on this device."""
@@ -147,9 +148,10 @@ class ParticleRules(Rules):
     def check(self, act: Tensor, view: View) -> None:
         """Raise GameError for a bad action; the spec's own check, which says what is wrong, runs on bad ones only."""
         fits = act.ndim == 2 and act.shape[1] == self.spec.act_dim
-        if fits and self.spec.discrete:
-            ones = (act == 1).to(self._heads.dtype) @ self._heads  # of every head
-            fits = bool((ones == 1).all()) and int(act.count_nonzero()) == ones.numel()
+        if fits and self.spec.discrete:  # noughts and ones, and a single one in every head
+            chosen = act.to(self._heads.dtype)
+            ones = chosen @ self._heads
+            fits = torch.equal(chosen.square(), chosen) and torch.equal(ones, self._one.expand_as(ones))
         elif fits:
             fits = bool((act.abs() <= 1.0 + 1e-6).all())
         if not fits:

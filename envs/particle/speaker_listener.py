@@ -75,9 +75,16 @@ class SpeakerListener(Scenario):
     def rewards(self, state: Tensor) -> Tensor:
         """Minus the squared distance from listener to goal, for both: `(B, 2)` for `state (D, B)`."""
         world = self.world
-        to_landmarks = world.landmark_position(state) - world.position(state)[:, 1:]
-        missed = (to_landmarks.square().sum(-1) * goal_mask(world.own(state))).sum(1, keepdim=True)
-        return -missed.expand(-1, 2) * (2.0 if self.reward == "original" else 1.0)
+        colour = state[world.zero - LANDMARKS : world.zero]
+        x, y = (state[first : first + LANDMARKS] - state[own] for first, own in self._goal_rows)
+        missed = torch.where(goal_mask(colour), x * x + y * y, 0.0).sum(0)
+        return -missed[:, None].expand(-1, 2) * (2.0 if self.reward == "original" else 1.0)
+
+    @cached_property
+    def _goal_rows(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """By axis, the rows of the first landmark and of the listener."""
+        landmark, listener = self.world.position_rows(2), self.world.position_rows(1)
+        return (landmark[0], listener[0]), (landmark[1], listener[1])
 
     def reconstruct(self, obs: Tensor, before: Before | None = None) -> WorldState:
         """A state like the one behind `obs (B, O)`, with the listener at the origin: no agent sees where it is."""
@@ -98,5 +105,5 @@ def seen_parts(obs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def goal_mask(colour: Tensor) -> Tensor:
-    """`(B, K)` bool: which landmark has the colour `(B, K)`."""
+    """Which landmark has the colour: bool of the shape of `colour`, in which landmarks are one dimension."""
     return colour > (GOAL_SHADE + OTHER_SHADE) / 2
