@@ -38,8 +38,8 @@ REMEDIES: dict[str, dict[str, Any]] = {
     "branches_of_five_steps": {
         "horizon": LengthRamp(start_epoch=0, end_epoch=0, start=5, end=5), "rollout_starts": 2_000,
     },
-    "twenty_updates_a_step": {"updates_per_step": 20},
     "half_the_warmup": {"warmup_steps": 250},
+    "twenty_updates_a_step": {"updates_per_step": 20},
 }  # fmt: skip
 """what is tried, and what it changes of MBPO's loop"""
 TUNING_SEED, REMEDY_STEPS = 100, 2_000
