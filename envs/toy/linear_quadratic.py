@@ -22,7 +22,8 @@ PUSH = ((0.0,), (0.4,))
 class LinearQuadratic(Rules):
     """`x' = A x + B u + noise w`, paid `-(x' Q x + u' R u)` with the state before the step; w is standard normal.
 
-    The default is a damped body on a spring, position and velocity, that is pushed back to the middle.
+    The default is a damped body on a spring, position and velocity, that is pushed back to the middle; its costs are
+    small enough for networks to learn them as they are.
 
     Args:
         drift: A `(n, n)`. push: B `(n, m)`. state_cost: Q `(n, n)`. push_cost: R `(m, m)`.
@@ -42,8 +43,8 @@ class LinearQuadratic(Rules):
         self.drift = np.array(DRIFT) if drift is None else drift
         self.push = np.array(PUSH) if push is None else push
         n, m = self.push.shape
-        self.state_cost = np.eye(n) if state_cost is None else state_cost
-        self.push_cost = 0.1 * np.eye(m) if push_cost is None else push_cost
+        self.state_cost = 0.1 * np.eye(n) if state_cost is None else state_cost
+        self.push_cost = 0.01 * np.eye(m) if push_cost is None else push_cost
         if self.drift.shape != (n, n) or self.state_cost.shape != (n, n) or self.push_cost.shape != (m, m):
             raise GameError(
                 f"push of shape {(n, m)} takes drift and state_cost of {(n, n)} and push_cost of {(m, m)}, got "
