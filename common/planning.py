@@ -258,7 +258,7 @@ class ICEM:
         return int(self.reuse * self.elites)
 
     def begin(self, space: PlanSpace, size: int, device: torch.device | str = "cpu") -> Memory:
-        """The middle of the box, and no elites yet."""
+        """The middle of the box, as the first mean and in the place of the elites."""
         return _fresh(space, size, self.horizon, device, self.reused)
 
     def plan(
