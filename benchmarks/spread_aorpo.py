@@ -11,7 +11,7 @@ NOTES = (
     "The model-based arms have a smaller budget of env steps than the model-free ones; the tuning seed is 100. What "
     "limited AORPO before was the learned reward: see reward_model.json."
 )
-STUDY = study("spread_aorpo", "spread", steps=3_000, baseline_steps=8_000, evaluate_every=200, notes=NOTES)
+STUDY = study("spread_aorpo", "spread", steps=2_000, baseline_steps=8_000, evaluate_every=200, notes=NOTES)
 
 if __name__ == "__main__":
     command(STUDY)

@@ -116,7 +116,12 @@ def _gaussian_log_prob(unsquashed: Tensor, mean: Tensor, log_sigma: Tensor, act:
 
 
 def answer(
-    heads: Sequence[Head], parameters: Tensor, legal: Tensor | None, rng: torch.Generator | None
+    heads: Sequence[Head],
+    parameters: Tensor,
+    legal: Tensor | None,
+    rng: torch.Generator | None,
+    *,
+    averaged: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """An action and its log-probability, differentiable in the parameters.
 
@@ -124,6 +129,7 @@ def answer(
         parameters: (..., p) logits, or means and log standard deviations side by side.
         legal: (..., a) bool or None for all; discrete heads only.
         rng: draws the noise; None gives the mode.
+        averaged: whether discrete heads give the mean of the log-probability over their actions, minus the entropy.
 
     Returns:
         act (..., a): one-hot with the straight-through gradient of a Gumbel-softmax of temperature 1 (Jang et al.
@@ -137,10 +143,12 @@ def answer(
                 exponential = torch.empty_like(log_p).exponential_(generator=rng).clamp_min(1e-30)
                 noisy = log_p - exponential.log()  # minus its logarithm is Gumbel-distributed
             hard = torch.zeros_like(log_p).scatter_(-1, noisy.detach().argmax(-1, keepdim=True), 1.0)
-            soft = noisy.softmax(-1)
-            # in this order the value stays exactly one-hot
-            acts.append(hard + (soft - soft.detach()) if soft.requires_grad else hard)
-            total = total + (hard * log_p).sum(-1)
+            if noisy.requires_grad:
+                soft = noisy.softmax(-1)
+                acts.append(hard + (soft - soft.detach()))  # in this order the value stays exactly one-hot
+            else:
+                acts.append(hard)
+            total = total + ((log_p.exp() if averaged else hard) * log_p).sum(-1)
         return torch.cat(acts, -1), total
     mean, log_sigma = _gaussian(parameters)
     unsquashed = mean

@@ -25,7 +25,6 @@ from presage.common.heads import (
     answer,
     choice_log_probabilities,
     choices,
-    entropy,
     join,
     join_agents,
     target_entropy,
@@ -210,9 +209,8 @@ class MASAC(OffPolicyAlgorithm[JointPolicy]):
             legal = None
             if self.spec.legal_varies and group.discrete:
                 legal = _own(group.act, rows.of(view.legal, group.agents))
-            sample, log_prob = answer(group.heads, parameters, legal, self.rng)
-            if group.discrete:  # the gradient of one sample's log-probability is 0 on average
-                log_prob = -entropy(group.heads, parameters, legal)
+            # averaged: the gradient of one discrete sample's log-probability is 0 on average
+            sample, log_prob = answer(group.heads, parameters, legal, self.rng, averaged=True)
             tried, chance = sample[:, :, None], None
             if table is not None:
                 table = table.to(sample)

@@ -23,7 +23,7 @@ def game(*vectors: tuple[int, ...]) -> GameSpec:
 def test_lengths_and_directions_follow_the_observation() -> None:
     geometry = Geometry(((0, 2), (3, 1)))
     obs = torch.tensor([[3.0, 0.0, 4.0, -2.0], [0.0, 0.0, 0.0, 0.5]])
-    wanted = torch.tensor([[5.0, 2.0, 0.6, 0.8, -1.0, 0.0], [0.0, 0.5, 0.0, 0.0, 1.0, 0.0]])
+    wanted = torch.tensor([[5.0, 2.0, 0.6, -1.0, 0.8, 0.0], [0.0, 0.5, 0.0, 1.0, 0.0, 0.0]])
     torch.testing.assert_close(geometry.features(obs), wanted)
     assert torch.equal(geometry(obs), torch.cat([obs, geometry.features(obs)], 1))
     assert torch.equal(geometry(obs.expand(7, 2, 4))[3], geometry(obs)), "any leading shape"
