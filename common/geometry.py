@@ -49,7 +49,7 @@ class Geometry(nn.Module):
 
     def _components(self, obs: Tensor) -> Tensor:
         """`(..., D, K)`."""
-        return obs.index_select(-1, self.index).unflatten(-1, self._shape)
+        return obs.index_select(-1, self.index).view(*obs.shape[:-1], *self._shape)
 
 
 def _length(components: Tensor) -> Tensor:
