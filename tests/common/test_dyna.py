@@ -296,7 +296,7 @@ def plain_buffer(rows: Rows) -> ReplayBuffer:
 
 def test_with_real_rows_alone_it_is_the_plain_learner_to_the_bit() -> None:
     config = DynaConfig(batch_size=8, updates_per_step=1, warmup_steps=10, real_share=1)
-    sac = SACConfig(hidden=(8,), learning_rate=1e-2)
+    sac = SACConfig(hidden=(8,), learning_rate=1e-2, lean=False)
     one, actor = build_sac(ONE, sac, generator(0))
     two, _ = build_sac(ONE, sac, generator(0))
     dyna = Dyna(ONE, config, one, actor, streams(5), world=Untouchable())

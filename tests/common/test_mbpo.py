@@ -45,7 +45,7 @@ LOOP = DynaConfig(
     replay_capacity=120,
 )  # fmt: skip
 STEPS = 170
-SAC = SACConfig(hidden=(8,), learning_rate=3e-3)
+SAC = SACConfig(hidden=(8,), learning_rate=3e-3, lean=False)  # the loop feeds it from a buffer of tianshou's
 MULTI = MASACConfig(hidden=(8,), learning_rate=3e-3)
 
 

@@ -29,7 +29,7 @@ Learner = OffPolicyAlgorithm[Any]
 
 
 def sac() -> Learner:
-    return build_sac(ONE, SACConfig(hidden=(16,), learning_rate=1e-2), generator(0))[0]
+    return build_sac(ONE, SACConfig(hidden=(16,), learning_rate=1e-2, lean=False), generator(0))[0]
 
 
 def ddpg() -> Learner:

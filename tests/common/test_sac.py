@@ -6,15 +6,18 @@ from typing import Any
 
 import pytest
 import torch
-from tianshou.algorithm.modelfree.sac import AutoAlpha
-from tianshou.data import Batch
+from tianshou.algorithm.modelfree.sac import SAC, AutoAlpha
+from tianshou.data import Batch, ReplayBuffer
 from tianshou.utils.torch_utils import policy_within_training_step
 from torch import Tensor
 from torch.distributions import Normal
 
-from presage.common.game import GameError, GameSpec, View
-from presage.common.sac import SACConfig, build_sac
-from tests.common.toy import PLAIN, box_agent, discrete_agent, generator, window_at
+from presage.common.game import GameError, GameSpec, Rows, View
+from presage.common.learner_state import learner_state, restore_learner
+from presage.common.one_batch import OneBatch
+from presage.common.sac import LeanSAC, SACConfig, build_sac
+from tests.common.plain_sac import plain_sac
+from tests.common.toy import PLAIN, box_agent, discrete_agent, generator, random_rows, window_at
 
 ONE = GameSpec(name="one", agents=(box_agent("a", (0, 1, 2), 2),), obs_dim=3)
 CHOOSER = GameSpec(name="chooser", agents=(discrete_agent("a", (0, 1, 2), 4),), obs_dim=3)
@@ -52,8 +55,8 @@ def test_the_numbers_arrive_where_they_belong() -> None:
     assert isinstance(learner.alpha, AutoAlpha)
     assert learner.alpha._target_entropy == -2.0
     assert learner.alpha.value == 1.0
-    hidden = [tuple(layer.weight.shape) for layer in learner.policy.modules() if isinstance(layer, torch.nn.Linear)]
-    assert hidden == [(16, 3), (8, 16), (2, 8), (2, 8)]
+    shapes = [tuple(value.shape) for name, value in learner.policy.named_parameters() if name.endswith("weight")]
+    assert shapes == [(1, 3, 16), (1, 16, 8), (1, 8, 4)]
 
 
 def test_a_given_temperature_stays_and_a_given_entropy_target_is_used() -> None:
@@ -119,3 +122,70 @@ def test_actions_lie_in_the_box_however_far_the_policy_goes() -> None:
     _, act = actor.step(None, View.of(ONE, torch.randn(64, 3, generator=generator(6))), generator(7))
     ONE.check_action(act)
     assert float(act.abs().max()) == pytest.approx(1.0)
+
+
+# ---------------------------------------------------------------- the shortest way
+
+
+ENDING = GameSpec(name="ending", agents=(box_agent("a", (0, 1, 2), 2),), obs_dim=3, terminates=True)
+
+
+def improve(learner: SAC[Any], rows: Rows) -> Any:
+    with policy_within_training_step(learner.policy):
+        return learner.update(OneBatch(rows), 0)
+
+
+def doubled(rows: Rows) -> Rows:
+    floats = {name: value.double() for name, value in vars(rows).items() if value.dtype == torch.float32}
+    return rows.with_(**floats)
+
+
+def test_the_shortest_way_equals_tianshous_in_double_precision() -> None:
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.manual_seed(0)
+        theirs = plain_sac(SAC, ENDING, CONFIG, 0.5, target_entropy=-2.0)
+        torch.manual_seed(0)
+        ours = plain_sac(LeanSAC, ENDING, CONFIG, 0.5, target_entropy=-2.0)
+    finally:
+        torch.set_default_dtype(previous)
+    said = []
+    for learner in (theirs, ours):
+        torch.manual_seed(7)
+        said.append([improve(learner, doubled(random_rows(ENDING, 32, generator(step)))) for step in range(100)])
+    for (name, one), (_, two) in zip(theirs.named_parameters(), ours.named_parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-9, msg=name)
+    for one, two in zip(*said, strict=True):
+        for figure in ("actor_loss", "critic1_loss", "critic2_loss", "alpha", "alpha_loss"):
+            assert getattr(one, figure) == pytest.approx(getattr(two, figure), abs=1e-9), figure
+
+
+def test_other_buffers_and_updates_outside_training_take_tianshous_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, _ = build_sac(ENDING, CONFIG, generator(0))
+    monkeypatch.setattr(learner, "_update_with_rows", lambda rows: pytest.fail("the shortest way"))
+    rows = random_rows(ENDING, 8, generator(1))
+    with pytest.raises(RuntimeError, match="outside of a training step"):
+        learner.update(OneBatch(rows), 0)
+    columns = {"obs": rows.obs, "act": rows.act, "rew": rows.reward[:, 0], "terminated": rows.terminated[:, 0]}
+    buffer = ReplayBuffer(8)
+    for k in range(8):
+        row = {name: value[k].numpy() for name, value in columns.items()}
+        buffer.add(Batch(row, truncated=False, obs_next=rows.next_obs[k].numpy(), info={}))
+    with policy_within_training_step(learner.policy):
+        learner.update(buffer, 4)
+
+
+def test_it_goes_on_from_its_state_to_the_bit() -> None:
+    batches = [random_rows(ENDING, 16, generator(step)) for step in range(6)]
+    one, _ = build_sac(ENDING, CONFIG, generator(0))
+    two, _ = build_sac(ENDING, CONFIG, generator(1))
+    torch.manual_seed(3)
+    for rows in batches[:3]:
+        improve(one, rows)
+    restore_learner(two, learner_state(one))
+    for learner in (one, two):
+        torch.manual_seed(4)
+        for rows in batches[3:]:
+            improve(learner, rows)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))

@@ -5,14 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any, Literal
 
 import pytest
 import torch
-from tianshou.algorithm import algorithm_base
-from tianshou.algorithm.modelfree.sac import SAC, AutoAlpha, SACPolicy
-from tianshou.algorithm.optim import TorchOptimizerFactory
+from tianshou.algorithm.modelfree.sac import SAC
 from tianshou.utils.torch_utils import policy_within_training_step
 from torch import Tensor, nn
 
@@ -20,8 +17,9 @@ from presage.common.game import ALL_AGENTS, GameError, GameSpec, Rows, View, con
 from presage.common.learner_state import learner_state, restore_learner
 from presage.common.networks import StackedLinear
 from presage.common.one_batch import OneBatch
-from presage.common.policy import JointPolicy, joint_action_space
+from presage.common.policy import JointPolicy
 from presage.marl.masac import MASAC, AgentRows, MASACConfig, Teammates
+from tests.common.plain_sac import plain_sac, python_returns
 from tests.common.toy import box_agent, discrete_agent, generator
 from tests.marl.masac_loop import Loop, where
 from tests.marl.sample_games import (
@@ -71,59 +69,15 @@ def linears_of(module: nn.Module) -> list[nn.Linear]:
     return [part for part in module.modules() if isinstance(part, nn.Linear)]
 
 
-class PlainActor(nn.Module):
-    """What tianshou's SAC policy asks of an actor; its own networks cast everything to single precision."""
-
-    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int) -> None:
-        super().__init__()
-        widths = [inputs, *hidden]
-        self.body = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        self.mean, self.log_sigma = nn.Linear(widths[-1], outputs), nn.Linear(widths[-1], outputs)
-
-    def forward(self, obs: Tensor, state: None = None, info: Any = None) -> tuple[tuple[Tensor, Tensor], None]:
-        for layer in self.body:
-            obs = layer(obs).relu()
-        return (self.mean(obs), self.log_sigma(obs).clamp(-20, 2).exp()), None
-
-
-class PlainCritic(nn.Module):
-    """A critic over observation and action side by side."""
-
-    def __init__(self, inputs: int, hidden: Sequence[int]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([inputs, *hidden, 1]))
-
-    def forward(self, obs: Tensor, act: Tensor) -> Tensor:
-        x = torch.cat([obs, act], 1)
-        for layer in self.layers[:-1]:
-            x = layer(x).relu()
-        value: Tensor = self.layers[-1](x)
-        return value
-
-
-def tianshou_sac(spec: GameSpec, config: MASACConfig, target_entropy: float) -> SAC[Any]:
-    critics = [PlainCritic(spec.obs_dim + spec.act_dim, config.hidden) for _ in range(2)]
-    adam = TorchOptimizerFactory(torch.optim.Adam, lr=config.learning_rate)
-    start = float(torch.tensor(config.initial_temperature, dtype=torch.float64).log())
-    actor = PlainActor(spec.obs_dim, config.hidden, spec.act_dim)
-    return SAC(
-        policy=SACPolicy(actor=actor, action_space=joint_action_space(spec), action_scaling=False),
-        policy_optim=adam, critic=critics[0], critic_optim=adam, critic2=critics[1], critic2_optim=adam,
-        tau=config.target_rate, gamma=config.discount, alpha=AutoAlpha(target_entropy, start, adam),
-    )  # fmt: skip
-
-
 def test_one_agent_equals_tianshou_sac_in_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    # tianshou's return kernels as the Python functions they are: compiling them takes longer than all tests here
-    monkeypatch.setattr(SACPolicy, "_compile", staticmethod(lambda: None))
-    monkeypatch.setattr(algorithm_base, "_nstep_return", algorithm_base._nstep_return.py_func)
+    python_returns(monkeypatch)
     spec = GameSpec(name="one", agents=(box_agent("a", range(5), 3),), obs_dim=5, terminates=True)
     config = MASACConfig(hidden=(32, 16), learning_rate=3e-3, discount=0.97, target_rate=0.02)
     torch.manual_seed(0)
     previous = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        sac = tianshou_sac(spec, config, target_entropy=-3.0)
+        sac = plain_sac(SAC, spec, config, config.initial_temperature, target_entropy=-3.0)
         ours = MASAC(spec, config, generator(1), generator(7)).double()
     finally:
         torch.set_default_dtype(previous)
