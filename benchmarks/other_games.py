@@ -57,7 +57,7 @@ def crossed(training: Training) -> dict[str, float]:
     spec, game = training.spec, training.evaluation_game
 
     def returns(agents: Sequence[str]) -> dict[str, float]:
-        sides = Sides(spec, training.dyna.actor, agents, streams(EPISODES)("random"))
+        sides = Sides(spec, training.trainee.actor, agents, streams(EPISODES)("random"))
         found = evaluate(game, sides, EVALUATED, EPISODES).returns.mean(axis=0)
         return dict(zip(spec.names, found.tolist(), strict=True))
 

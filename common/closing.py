@@ -55,9 +55,9 @@ def levels(training: Training) -> dict[str, Evaluation]:
 def best_again(training: Training) -> Evaluation:
     """The policy of the best evaluation, on more episodes, of another seed than that which chose it."""
     scenario = training.scenario
-    with parameters(training.dyna.policy, training.best["policy"]):
+    with parameters(training.trainee.policy, training.best["policy"]):
         return evaluate(
-            training.evaluation_game, training.dyna.actor, ABSOLUTE_SHARE * scenario.evaluation_episodes,
+            training.evaluation_game, training.trainee.actor, ABSOLUTE_SHARE * scenario.evaluation_episodes,
             scenario.evaluation_seed + 1,
         )  # fmt: skip
 
@@ -80,7 +80,7 @@ def record_episode(training: Training, path: Path) -> None:
         if game is None:
             return
         try:
-            record(GameOnDevice(game, training.device), training.dyna.actor, training.scenario.evaluation_seed, path)
+            record(GameOnDevice(game, training.device), training.trainee.actor, training.scenario.evaluation_seed, path)
         finally:
             game.close()
     except Exception as error:  # drawing needs libraries and displays that training does not; it must not cost a run

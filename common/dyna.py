@@ -19,15 +19,16 @@ from torch import Tensor
 
 from presage.common.answers import Answer
 from presage.common.game import ALL_AGENTS, Actor, GameSpec, Kernel, Rows, View, concatenate
+from presage.common.learner_metrics import learner_metrics
+from presage.common.learner_state import self_saving
 from presage.common.ledger import Ledger
+from presage.common.method import Metrics
 from presage.common.one_batch import OneBatch
 from presage.common.replay import Replay
 from presage.common.rollout import Answerers, OpponentModels, branch_rollouts
 from presage.common.schedules import LengthRamp
 from presage.common.symmetry import Renamings
 from presage.common.tianshou_rows import BufferReader
-
-Metrics = dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,10 +180,17 @@ class Dyna(OffPolicyAlgorithm[Policy]):
 
     @property
     def persistent(self) -> dict[str, Any]:
-        """Parts that save themselves, by methods `state` and `restore`: those that `learner_state` leaves out."""
-        inside = {} if self.world is None else vars(self.world)
-        held = {"ledger": self.ledger} | {f"world.{name}": part for name, part in inside.items()}
-        return {name: part for name, part in held.items() if hasattr(part, "state") and hasattr(part, "restore")}
+        """Parts that save themselves: those that `learner_state` leaves out."""
+        return self_saving({"ledger": self.ledger}, self.world)
+
+    @property
+    def replay_capacity(self) -> int:
+        """Real rows kept."""
+        return self.config.replay_capacity
+
+    def losses(self) -> Metrics:
+        """What the learner said of its last update, by metric tag; {} before the first."""
+        return learner_metrics(self.spec, self.learner, self.stats)
 
     # ---------------------------------------------------------------- acting
 

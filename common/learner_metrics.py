@@ -9,8 +9,7 @@ from tianshou.algorithm.algorithm_base import TrainingStats
 from torch import Tensor
 
 from presage.common.game import GameSpec
-
-Metrics = dict[str, float]
+from presage.common.method import Metrics
 
 
 def learner_metrics(spec: GameSpec, learner: Any, stats: TrainingStats | None) -> Metrics:

@@ -56,7 +56,7 @@ _PERSIST = (("state", "restore"), ("save", "load"))
 """methods of objects that persist themselves"""
 
 
-def learner_state(learner: nn.Module) -> Tree:
+def learner_state(learner: object) -> Tree:
     """A copy of all that a learner's next updates depend on but data and global random states; see the module.
 
     Raises:
@@ -73,7 +73,7 @@ def learner_state(learner: nn.Module) -> Tree:
     }
 
 
-def restore_learner(learner: nn.Module, tree: Tree) -> None:
+def restore_learner(learner: object, tree: Tree) -> None:
     """Put `learner_state`'s tree into a learner that was built the same way; it continues as the saved one would.
 
     Everything is compared before anything is changed. Tensors are written in place, so that optimisers, target
@@ -119,7 +119,7 @@ class _Slot:
 class _Parts:
     """All that hangs on a learner, by path; found breadth first, so that every part goes by its shortest path."""
 
-    def __init__(self, learner: nn.Module) -> None:
+    def __init__(self, learner: object) -> None:
         self.classes: dict[str, str] = {}
         self.tensors: dict[str, Tensor] = {}
         self.optimisers: dict[str, Optimizer] = {}
@@ -250,6 +250,13 @@ def _attributes(part: Any) -> Iterator[tuple[str, Any, _Slot | None]]:
         derived = isinstance(getattr(kind, name, None), cached_property)
         if name not in skipped and not derived and not (frozen and is_value(item) and not is_mutable(item)):
             yield name, item, _Slot(part, name)
+
+
+def self_saving(held: Mapping[str, Any], world: Any = None) -> dict[str, Any]:
+    """Those of the parts `held`, and of what a world holds, that save themselves by methods `state` and `restore`."""
+    inside = {} if world is None else {f"world.{name}": part for name, part in vars(world).items()}
+    every = {**held, **inside}
+    return {name: part for name, part in every.items() if hasattr(part, "state") and hasattr(part, "restore")}
 
 
 def _restore_optimiser(optimiser: Optimizer, groups: list[dict[str, Any]]) -> None:

@@ -1,20 +1,77 @@
-"""What a method is to the training loop: a frozen configuration that builds a `Dyna` for a game."""
+"""What a method is to the training loop: a frozen configuration that builds something which acts, learns and saves."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor, nn
 
-from presage.common.dyna import Dyna
-from presage.common.game import GameSpec, Kernel
+from presage.common.game import Actor, GameSpec, Kernel, Rows, View
+from presage.common.ledger import Ledger
+from presage.common.replay import Replay
 from presage.common.streams import Streams
+
+Metrics = dict[str, float]
+
+
+class Trainee(Protocol):
+    """What a run trains, a module: `Dyna` around a learner, or a planner with its model."""
+
+    env_steps: int
+    """made so far"""
+    metrics: Metrics
+    """the latest of every quantity, by metric tag"""
+    ledger: Ledger
+    """what has been spent"""
+    on_phase: Callable[[str], None] | None
+    """called with "fit", "rollout" or "update" as each begins"""
+
+    @property
+    def actor(self) -> Actor:
+        """Who is evaluated."""
+        ...
+
+    @property
+    def policy(self) -> nn.Module:
+        """The parameters that `actor` acts by: what is kept of the best evaluation, and loaded to act."""
+        ...
+
+    @property
+    def imagined(self) -> Replay | None:
+        """Imagined rows that a checkpoint keeps; None without."""
+        ...
+
+    @property
+    def replay_capacity(self) -> int:
+        """Real rows kept."""
+        ...
+
+    @property
+    def persistent(self) -> Mapping[str, Any]:
+        """Parts that save themselves, by methods `state` and `restore`."""
+        ...
+
+    def explore(self, view: View) -> Tensor:
+        """Joint actions `(C, A)` for collection."""
+        ...
+
+    def learn(self, replay: Replay, rows: Rows) -> None:
+        """Take note of `rows`, which were just inserted into `replay`, and do all that is due by now."""
+        ...
+
+    def losses(self) -> Metrics:
+        """What the last update said, by metric tag; {} before the first, and where nothing is updated."""
+        ...
 
 
 class Method(Protocol):
     """A method's numbers; `build` puts its parts together."""
 
-    def build(self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None) -> Dyna:
+    def build(
+        self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None
+    ) -> Trainee:
         """The method on a game.
 
         Args:

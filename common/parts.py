@@ -11,10 +11,9 @@ import torch
 
 from presage.common import plugins
 from presage.common.configuration import ConfigError
-from presage.common.dyna import Dyna
 from presage.common.evaluate import RenderableGame
 from presage.common.game import Actor, Game, GameError, GameSpec, Kernel
-from presage.common.method import Method
+from presage.common.method import Method, Trainee
 from presage.common.scenario import OWN_GAME, GameConfig, Scenario
 from presage.common.streams import Streams
 
@@ -90,7 +89,7 @@ class Parts:
         return None
 
 
-def build(scenario: Scenario[Any], spec: GameSpec, streams: Streams, device: torch.device) -> Dyna:
+def build(scenario: Scenario[Any], spec: GameSpec, streams: Streams, device: torch.device) -> Trainee:
     """The scenario's method on a game, with the game's own dynamics where the scenario names them.
 
     Raises:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from presage.common.dyna import Metrics
 from presage.common.game import Carry, GameError, GameSpec, Outcome, Rows, View, Window
+from presage.common.method import Metrics
 from presage.common.replay import Replay
 
 

@@ -17,13 +17,12 @@ from torch import Tensor
 
 from presage.common.circumstances import Circumstances
 from presage.common.devices import GameOnDevice, choose_device
-from presage.common.dyna import Metrics
 from presage.common.episodes import EpisodeLog
 from presage.common.evaluate import Evaluation, evaluate
 from presage.common.game import GameError, View
-from presage.common.learner_metrics import learner_metrics
 from presage.common.learner_state import learner_state, restore_learner
 from presage.common.marl_eval import EVALUATION_FILE, Episodes, SeedResult, write_evaluations
+from presage.common.method import Metrics
 from presage.common.metrics import QUERIES, MetricLog
 from presage.common.parts import Parts, build
 from presage.common.phases import OnPhase, PhaseClock
@@ -72,8 +71,8 @@ class Training:
         self.evaluation_game = GameOnDevice(
             parts.evaluation_game(scenario.game, scenario.evaluation_episodes), self.device
         )
-        self.dyna = build(scenario, self.spec, self.streams, self.device)
-        capacity = max(self.game.copies, self.dyna.config.replay_capacity)
+        self.trainee = build(scenario, self.spec, self.streams, self.device)
+        capacity = max(self.game.copies, self.trainee.replay_capacity)
         self.replay = Replay(self.spec, capacity, self.game.copies, device=self.device)
         self.episodes = EpisodeLog(self.game.copies, self.device)
         self.history: list[tuple[int, dict[str, list[float]]]] = []
@@ -85,13 +84,13 @@ class Training:
         self._last_losses: Metrics = {}
         self._metrics_position = 0
         self.clock = PhaseClock(on_phase)
-        self.dyna.on_phase = self.clock
+        self.trainee.on_phase = self.clock
         self.view: View = self.game.reset(scenario.seed)
 
     @property
     def env_steps(self) -> int:
         """Env steps made so far."""
-        return int(self.dyna.env_steps)
+        return int(self.trainee.env_steps)
 
     # ------------------------------------------------------------------ loop
 
@@ -123,11 +122,11 @@ class Training:
     def step(self) -> None:
         """One env step in every copy of the game, and what is to be learned by then."""
         self.clock("collection")
-        rows, self.view = self.game.step(self.dyna.explore(self.view))
+        rows, self.view = self.game.step(self.trainee.explore(self.view))
         self.replay.extend(rows)
         self.episodes.add(rows)
         try:
-            self.dyna.learn(self.replay, rows)
+            self.trainee.learn(self.replay, rows)
         except GameError:
             raise
         except ValueError as error:  # numbers that contradict each other only once there are rows
@@ -149,7 +148,7 @@ class Training:
         write_evaluations(self.folder.path / EVALUATION_FILE, [self.result()])
         made = self.env_steps - max(self._logged_at, 0)
         self._logged_at = self.env_steps
-        values = found.metrics() | self.episodes.metrics() | self._queries() | self._losses() | self.dyna.metrics
+        values = found.metrics() | self.episodes.metrics() | self._queries() | self._losses() | self.trainee.metrics
         values |= self.clock.metrics(made)
         self.log.write(self.env_steps, {_tag(name): value for name, value in values.items()})
         self.progress.evaluated(min(self.env_steps, self.scenario.steps), found.mean_return)
@@ -157,9 +156,9 @@ class Training:
     def _play(self) -> Evaluation:
         episodes, seed = self.scenario.evaluation_episodes, self.scenario.evaluation_seed
         if not self.parts.shared:
-            return evaluate(self.evaluation_game, self.dyna.actor, episodes, seed)
+            return evaluate(self.evaluation_game, self.trainee.actor, episodes, seed)
         before = self.game.state()  # the one environment plays its open episode again afterwards
-        found = evaluate(self.evaluation_game, self.dyna.actor, episodes, seed)
+        found = evaluate(self.evaluation_game, self.trainee.actor, episodes, seed)
         if self._restore_game(before):
             _log.warning("after the evaluation the open episode did not play again; training starts its next one")
         return found
@@ -186,7 +185,7 @@ class Training:
         """Opponent queries so far, in total and for every pair."""
         if self.spec.n == 1:
             return {}
-        ledger, names = self.dyna.ledger, self.spec.names
+        ledger, names = self.trainee.ledger, self.spec.names
         pairs = {
             f"{QUERIES}/{names[ego]}/{names[agent]}": float(count)
             for ego, row in zip(ledger.egos, ledger.queries.tolist(), strict=True)
@@ -196,7 +195,7 @@ class Training:
 
     def _losses(self) -> Metrics:
         """The losses of the last update, also where that was before the run was interrupted."""
-        return learner_metrics(self.spec, self.dyna.learner, self.dyna.stats) or self._last_losses
+        return self.trainee.losses() or self._last_losses
 
     # ----------------------------------------------------------- checkpoints
 
@@ -213,12 +212,12 @@ class Training:
     def state(self) -> dict[str, Tree]:
         """Everything but the replays, as plain data and tensors."""
         return {
-            "learner": learner_state(self.dyna),
+            "learner": learner_state(self.trainee),
             "policy": self._policy_state(),
             "best": self.best,
             "spec": self.spec.to_json(),
-            "persistent": {name: part.state() for name, part in self.dyna.persistent.items()},
-            "latest": dict(self.dyna.metrics),
+            "persistent": {name: part.state() for name, part in self.trainee.persistent.items()},
+            "latest": dict(self.trainee.metrics),
             "losses": self._losses(),
             "game": self.game.state(),
             "episodes": self.episodes.state(),
@@ -236,11 +235,11 @@ class Training:
             copies of the game whose open episode does not play again and is given up: the numbers then differ from
             those of an uninterrupted run.
         """
-        restore_learner(self.dyna, tree["learner"])
+        restore_learner(self.trainee, tree["learner"])
         self.best = tree["best"]
-        for name, part in self.dyna.persistent.items():
+        for name, part in self.trainee.persistent.items():
             part.restore(tree["persistent"][name])
-        self.dyna.metrics = dict(tree["latest"])
+        self.trainee.metrics = dict(tree["latest"])
         self._last_losses = dict(tree["losses"])
         self.episodes.restore(tree["episodes"])
         self.history = [(int(env_steps), episodes) for env_steps, episodes in tree["history"]]
@@ -261,11 +260,11 @@ class Training:
         self.evaluation_game.close()
 
     def _replays(self) -> dict[str, Replay]:
-        imagined = self.dyna.imagined
+        imagined = self.trainee.imagined
         return {"real": self.replay} | ({} if imagined is None else {"imagined": imagined})
 
     def _policy_state(self) -> dict[str, Tensor]:
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.dyna.policy.state_dict().items()}
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.trainee.policy.state_dict().items()}
 
     def _restore_game(self, state: Mapping[str, Any]) -> list[int]:
         """Put the game back; copies whose open episode does not play again start their next one, and are returned."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from presage.common.dyna import Metrics
 from presage.common.dynamics import DynamicsEnsemble
 from presage.common.fit import EnsembleFitter, FitConfig
 from presage.common.game import Kernel
+from presage.common.method import Metrics
 from presage.common.propagation import EnsembleKernel, Propagation
 from presage.common.replay import Replay
 

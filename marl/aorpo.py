@@ -19,11 +19,12 @@ import torch
 from tianshou.algorithm.algorithm_base import OffPolicyAlgorithm
 from torch import Tensor, nn
 
-from presage.common.dyna import Dyna, DynaConfig, Metrics
+from presage.common.dyna import Dyna, DynaConfig
 from presage.common.dynamics import EnsembleConfig
 from presage.common.fit import FitConfig
 from presage.common.game import Actor, GameError, GameSpec, Kernel, View
 from presage.common.mbpo import build_world
+from presage.common.method import Metrics
 from presage.common.replay import Replay
 from presage.common.schedules import LengthRamp
 from presage.common.streams import Streams

@@ -35,17 +35,17 @@ def test_levels_play_the_evaluation_s_own_episodes() -> None:
 
 def test_the_best_policy_plays_and_the_newest_comes_back() -> None:
     run = training()
-    run.best = {"return": 0.0, "policy": {k: v.clone() for k, v in run.dyna.policy.state_dict().items()}}
+    run.best = {"return": 0.0, "policy": {k: v.clone() for k, v in run.trainee.policy.state_dict().items()}}
     wanted = best_again(run)
     assert len(wanted.lengths) == 40
     with torch.no_grad():
-        for parameter in run.dyna.policy.parameters():
+        for parameter in run.trainee.policy.parameters():
             parameter.neg_()
-    newest = {name: value.clone() for name, value in run.dyna.policy.state_dict().items()}
-    newest_return = evaluate(run.evaluation_game, run.dyna.actor, 40, run.scenario.evaluation_seed + 1)
+    newest = {name: value.clone() for name, value in run.trainee.policy.state_dict().items()}
+    newest_return = evaluate(run.evaluation_game, run.trainee.actor, 40, run.scenario.evaluation_seed + 1)
     assert newest_return.mean_return != wanted.mean_return
     assert best_again(run).mean_returns.tolist() == wanted.mean_returns.tolist()
-    assert all(torch.equal(run.dyna.policy.state_dict()[name], value) for name, value in newest.items())
+    assert all(torch.equal(run.trainee.policy.state_dict()[name], value) for name, value in newest.items())
 
 
 def test_an_episode_is_recorded_where_the_game_draws(tmp_path: Path) -> None:

@@ -23,13 +23,14 @@ from torch import Tensor
 
 from presage.common import checkpoint
 from presage.common.answers import Answer
-from presage.common.dyna import Dyna, DynaConfig, Metrics
+from presage.common.dyna import Dyna, DynaConfig
 from presage.common.dynamics import EnsembleConfig
 from presage.common.fit import FitConfig
 from presage.common.game import ALL_AGENTS, Carry, Game, GameSpec, Kernel, Outcome, Rows, View, Window
 from presage.common.joint_env import JointEnv
 from presage.common.learner_state import learner_state, restore_learner
 from presage.common.mbpo import MBPOConfig
+from presage.common.method import Metrics
 from presage.common.one_batch import rows_of_batch
 from presage.common.policy import JointPolicy
 from presage.common.random_state import global_random_state, restore_global_random_state
