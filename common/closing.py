@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +15,11 @@ from presage.common.devices import GameOnDevice
 from presage.common.evaluate import Evaluation, RandomActor, evaluate, record
 from presage.common.game import Actor, GameError
 from presage.common.marl_eval import EVALUATION_FILE, RANDOM, REFERENCE, write_evaluations
-from presage.common.report import PICTURE_FILE, report
+from presage.common.model_report import MODEL_FILE, model_report, plot_model
+from presage.common.report import MODEL_PICTURE, PICTURE_FILE, report
 from presage.common.run_folder import RunError, RunFolder
 from presage.common.training import Training
+from presage.common.worlds import LearnedWorld
 
 ABSOLUTE_SHARE = 10
 """how many times as many episodes the best policy is evaluated on; Gorsane et al. 2022"""
@@ -34,6 +37,7 @@ def conclude(training: Training, folder: RunFolder) -> str:
     results += [training.level(name, found) for name, found in levels(training).items()]
     write_evaluations(folder.path / EVALUATION_FILE, results)
     record_episode(training, folder.report / PICTURE_FILE)
+    report_model(training, folder.report)
     try:
         report([folder.path], folder.report)
     except ValueError as error:  # such as returns that are not finite
@@ -71,6 +75,18 @@ def parameters(policy: nn.Module, state: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         policy.load_state_dict(before)
+
+
+def report_model(training: Training, folder: Path) -> None:
+    """What the learned model, if any, knows on rows that it was not fitted to: numbers and a figure."""
+    world = training.trainee.world
+    if not isinstance(world, LearnedWorld) or not world.fitter.fits:
+        return
+    found, points = model_report(world.ensemble, training.replay, world.held_out(training.replay))
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(found.to_plain(), indent=2, allow_nan=False) + "\n"
+    (folder / MODEL_FILE).write_text(text, encoding="utf-8")
+    plot_model(found, points, folder / MODEL_PICTURE)
 
 
 def record_episode(training: Training, path: Path) -> None:

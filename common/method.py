@@ -39,6 +39,11 @@ class Trainee(Protocol):
         ...
 
     @property
+    def world(self) -> Any:
+        """What it imagines in, learned or given; None where it does not imagine."""
+        ...
+
+    @property
     def imagined(self) -> Replay | None:
         """Imagined rows that a checkpoint keeps; None without."""
         ...

@@ -24,7 +24,11 @@ from presage.common.scenario import CONFIG_FILE
 
 CURVES_FILE = "curves.png"
 PICTURE_FILE = "episode.gif"
-"""the recording of an episode, in a run folder's `report/`"""
+"""the recording of an episode, in a run folder's `report/`; likewise the next"""
+MODEL_PICTURE = "model.png"
+"""what the learned model knows on held-out rows"""
+PICTURES = {"One episode": PICTURE_FILE, "The learned model on rows that it was not fitted to": MODEL_PICTURE}
+"""pictures that a run may have, by what they show"""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """told apart by colour-blind readers too; Okabe and Ito 2008"""
@@ -86,7 +90,7 @@ def report(folders: Sequence[Path], out: Path, *, seed: int = 0) -> Path:
         out,
         title=f"{' against '.join(results)} on {task}",
         rows=[*below, *rows, *above],
-        picture=_picture(folders, out),
+        pictures={label: path.name for label, name in PICTURES.items() if (path := _picture(folders, out, name))},
         configs={name: path.read_text(encoding="utf-8") for name, path in configs.items() if path.exists()},
     )
 
@@ -156,7 +160,7 @@ def text_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 
 
 def write_page(
-    out: Path, *, title: str, rows: Sequence[TableRow], picture: Path | None = None,
+    out: Path, *, title: str, rows: Sequence[TableRow], pictures: Mapping[str, str] | None = None,
     configs: Mapping[str, str] | None = None,
 ) -> Path:  # fmt: skip
     """Write `index.md`, `index.html` and `table.txt` around the curves that already lie in `out`.
@@ -165,14 +169,14 @@ def write_page(
         out: the report's folder.
         title: first line of the page.
         rows: of the table.
-        picture: a GIF inside `out`, or None.
+        pictures: files inside `out` by what they show.
         configs: the resolved configuration of each method, as text.
 
     Returns:
         the markdown page.
     """
     cells = table_cells(rows)
-    images = {"Return against env steps": CURVES_FILE} | ({"One episode": picture.name} if picture else {})
+    images = {"Return against env steps": CURVES_FILE, **(pictures or {})}
     note = (
         "Lines are interquartile means over seeds; bands and brackets are 95 % bootstrap intervals. The gap runs from "
         "the random policy (0) to the reference (1), both taken as exact."
@@ -289,12 +293,12 @@ def _queries(folder: Path) -> float | None:
     return float(counts[-1]) if counts.size else None
 
 
-def _picture(folders: Sequence[Path], out: Path) -> Path | None:
-    """The first run's recorded episode, copied into the report unless it is there already."""
+def _picture(folders: Sequence[Path], out: Path, name: str) -> Path | None:
+    """The first run's picture of that name, copied into the report unless it is there already."""
     for folder in folders:
-        source = folder / "report" / PICTURE_FILE
+        source = folder / "report" / name
         if source.exists():
-            target = out / PICTURE_FILE
+            target = out / name
             if source.resolve() != target.resolve():
                 shutil.copyfile(source, target)
             return target

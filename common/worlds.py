@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from presage.common.dynamics import DynamicsEnsemble
 from presage.common.fit import EnsembleFitter, FitConfig
 from presage.common.game import Kernel
+from presage.common.holdout import Numbered, Split
 from presage.common.method import Metrics
 from presage.common.propagation import EnsembleKernel, Propagation
 from presage.common.replay import Replay
@@ -35,6 +37,14 @@ class LearnedWorld:
         window = replay.window(index, frames) if frames > 1 else None
         report = self.fitter.fit(replay.rows(index), rng, window=window, lanes=replay.lanes, first=first)
         return {f"model/{name}": value for name, value in report.metrics().items()}
+
+    def held_out(self, replay: Replay) -> Tensor:
+        """Positions among the rows that `replay.complete` gives of those that the first owner is not fitted to."""
+        index, first = replay.complete()
+        rows, config = replay.rows(index), self.fitter.config
+        numbered = Numbered.of(rows.ego, rows.step, replay.lanes, first, config.holdout_stretch)
+        owners = self.ensemble.config.owners
+        return Split.of(numbered, owners, config.holdout, config.max_holdout, self.fitter.salt).held_out[0]
 
 
 class GivenWorld:
