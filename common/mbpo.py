@@ -18,6 +18,20 @@ from presage.common.schedules import LengthRamp
 from presage.common.streams import Streams
 from presage.common.worlds import GivenWorld, LearnedWorld
 
+Body = Literal["InvertedPendulum", "Hopper", "Walker2d", "Ant", "HalfCheetah", "Humanoid"]
+"""the bodies of the paper"""
+
+_PAPER: dict[Body, tuple[int, int, tuple[int, int, int, int], int, float]] = {
+    "InvertedPendulum": (10, 250, (0, 0, 1, 1), 1, -0.05),
+    "Hopper": (20, 250, (20, 150, 1, 15), 1, -1.0),
+    "Walker2d": (20, 250, (0, 0, 1, 1), 1, -3.0),
+    "Ant": (20, 250, (20, 100, 1, 25), 1, -4.0),
+    "HalfCheetah": (40, 250, (0, 0, 1, 1), 1, -3.0),
+    "Humanoid": (20, 1_000, (20, 300, 1, 25), 5, -2.0),
+}
+"""by body: updates per env step, env steps between fits, the branches' ramp (first and last epoch, first and last
+length), epochs of imagined rows kept, entropy target; from the released configurations"""
+
 
 def _pendulum_loop() -> DynaConfig:
     return DynaConfig(
@@ -41,6 +55,33 @@ class MBPOConfig:
     """the networks of the learned world"""
     fit: FitConfig = field(default_factory=FitConfig)
     """how they are fitted"""
+
+    @classmethod
+    def paper(cls, body: Body) -> MBPOConfig:
+        """The released configuration for one of the paper's bodies: days on a CPU.
+
+        Ends of episodes are learned here where the release has rules for them; Ant's and Humanoid's observations are
+        the environments' own, where the release cuts off contact forces.
+        """
+        updates, fit_every, (first, last, start, end), kept, entropy = _PAPER[body]
+        pendulum, epoch = body == "InvertedPendulum", 250 if body == "InvertedPendulum" else 1_000
+        ramp = LengthRamp(start_epoch=first, end_epoch=last, start=start, end=end)
+        return cls(
+            sac=SACConfig(learning_rate=3e-4, target_entropy=entropy),
+            loop=DynaConfig(
+                updates_per_step=updates, warmup_steps=500 if pendulum else 5_000, real_share=0.05, fit_every=fit_every,
+                rollout_every=fit_every, rollout_starts=100_000, kept_rollouts=kept * epoch // fit_every,
+                horizon=ramp, epoch_steps=epoch,
+            ),
+            ensemble=EnsembleConfig(
+                hidden=(400,) * 4 if body == "Humanoid" else (200,) * 4, linear_skip=False, normalise_targets=False,
+                reward_input="joint",
+            ),
+            fit=FitConfig(
+                loss="likelihood", learning_rate=1e-3, bootstrap=True, holdout_stretch=1, max_updates=100_000,
+                variance_weight=1.0,
+            ),
+        )  # fmt: skip
 
     def build(self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None) -> Dyna:
         """MBPO on a game of one agent; see `presage.common.method.Method`."""

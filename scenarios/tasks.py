@@ -56,5 +56,11 @@ TAG = Task(game=GameConfig(name="mpe/simple_tag_v3", copies=20), steps=10_000, e
 INVERTED_PENDULUM = Task(game=GameConfig(name="gym/InvertedPendulum-v5"), steps=10_000, evaluate_every=500)
 """a cart keeps its pole up"""
 
+HOPPER = Task(game=GameConfig(name="gym/Hopper-v5"), steps=10_000, evaluate_every=1_000)
+"""one leg hops forward and must not fall"""
+
+HALF_CHEETAH = Task(game=GameConfig(name="gym/HalfCheetah-v5"), steps=10_000, evaluate_every=1_000)
+"""two legs run, and nothing ends before its thousand env steps"""
+
 PENDULUM = Task(game=GameConfig(name="gym/Pendulum-v1"), steps=10_000, evaluate_every=500)
 """a pendulum is swung up by a motor too weak to lift it at once"""

@@ -307,3 +307,17 @@ def test_weights_are_drawn_on_the_cpu_whatever_the_device() -> None:
         "learner": "cpu",
         "ensemble": "cpu",
     }
+
+
+# ---------------------------------------------------------------- the paper's numbers
+
+
+def test_the_papers_branches_grow_and_its_pool_keeps_an_epoch() -> None:
+    hopper, cheetah, humanoid = (MBPOConfig.paper(body) for body in ("Hopper", "HalfCheetah", "Humanoid"))
+    ramp = hopper.loop.horizon
+    assert [ramp.at(epoch, 1) for epoch in (0, 20, 85, 150, 300)] == [1, 1, 8, 15, 15]
+    assert hopper.loop.rollout_starts * hopper.loop.kept_rollouts == 400_000
+    assert (cheetah.loop.updates_per_step, cheetah.sac.target_entropy) == (40, -3.0)
+    assert humanoid.loop.kept_rollouts == 5
+    assert round((1 - hopper.loop.real_share) * hopper.loop.batch_size) == 243
+    assert MBPOConfig.paper("InvertedPendulum").loop.epoch_steps == 250
