@@ -18,10 +18,11 @@ from tianshou.utils.torch_utils import policy_within_training_step
 from torch import Tensor
 
 from presage.common.answers import Answer
-from presage.common.game import ALL_AGENTS, Actor, GameSpec, Kernel, Rows, View, concatenate
+from presage.common.game import ALL_AGENTS, Actor, GameSpec, Kernel, Rows, View, Window, concatenate
 from presage.common.learner_metrics import learner_metrics
 from presage.common.learner_state import self_saving
 from presage.common.ledger import Ledger
+from presage.common.live_terms import LiveTerms
 from presage.common.method import Metrics
 from presage.common.one_batch import OneBatch
 from presage.common.replay import Replay
@@ -76,6 +77,10 @@ class DynaConfig:
             raise ValueError(f"real_share={self.real_share} imagines, which needs a horizon >= 1, got {self.horizon}")
 
 
+MEASURED = 256
+"""branch starts at which policy and model are compared with what they were"""
+
+
 class World(Protocol):
     """A model of the world that can be fitted: a learned ensemble, or the true game, which has nothing to fit."""
 
@@ -86,6 +91,10 @@ class World(Protocol):
 
     def fit(self, replay: Replay, rng: torch.Generator) -> Metrics:
         """Fit to the real rows of `replay`; what came of it by metric tag."""
+        ...
+
+    def doubt(self, window: Window, act: Tensor) -> Tensor | None:
+        """How far the model may be off at each situation, a total variation `(B,)`; None where it cannot tell."""
         ...
 
 
@@ -163,6 +172,9 @@ class Dyna(OffPolicyAlgorithm[Policy]):
             Replay(spec, rows, egos, device=device, per_ego=opponents is not None) if self.world is not None else None
         )
         self.renamings = Renamings(spec, device) if config.symmetries and spec.symmetries else None
+        gamma, compared = getattr(learner, "gamma", None), getattr(actor, "divergence", None)
+        self.terms = LiveTerms(learner.policy, gamma) if self.world and gamma is not None and compared else None
+        """of the bound; None where nothing is imagined, or where policies cannot be compared"""
         self.env_steps = 0
         self.updates = 0
         self.horizon = config.horizon.start
@@ -255,6 +267,12 @@ class Dyna(OffPolicyAlgorithm[Policy]):
             modelled = (table == Answer.MODEL.value).sum((0, 2)) / max(egos - 1, 1)  # mean over the egos that model it
             names = zip(self.spec.names, modelled.tolist(), strict=True)
             self.metrics |= {f"opponent/{name}/rollout_len": steps for name, steps in names}
+        if self.terms is not None:
+            some = window[: min(len(window), MEASURED)]
+            act = self.actor.step(self.actor.init(some), some.now, None)[1]
+            self.metrics |= self.terms.measure(
+                self.policy, self.actor.divergence, some.now, self.world.doubt(some, act)  # type: ignore[attr-defined]
+            )  # fmt: skip
         imagined = self.imagined
 
         def store(rows: Rows) -> None:

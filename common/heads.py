@@ -203,6 +203,19 @@ def entropy(heads: Sequence[Head], parameters: Tensor, legal: Tensor | None = No
     return torch.stack([-(log_p.exp() * log_p).sum(-1) for log_p in log_ps]).sum(0)
 
 
+def divergence(heads: Sequence[Head], one: Tensor, other: Tensor, legal: Tensor | None = None) -> Tensor:
+    """Kullback-Leibler divergence (...) in nats of the actions that `one (..., p)` describes from those of `other`.
+
+    Squashing loses nothing, so that of box actions is the Gaussians'.
+    """
+    if heads[0].kind == "discrete":
+        pairs = zip(_log_probabilities(heads, one, legal), _log_probabilities(heads, other, legal), strict=True)
+        return torch.stack([(p.exp() * (p - q)).sum(-1) for p, q in pairs]).sum(0)
+    (mean, log_sigma), (mean_q, log_sigma_q) = _gaussian(one), _gaussian(other)
+    ratio = ((2 * log_sigma).exp() + (mean - mean_q).square()) / (2 * (2 * log_sigma_q).exp())
+    return (log_sigma_q - log_sigma + ratio - 0.5).sum(-1)
+
+
 def target_entropy(heads: Sequence[Head], discrete_share: float) -> float:
     """SAC's entropy target: `discrete_share` of the maximum log K for one-hot heads, minus the width for box heads."""
     if heads[0].kind == "discrete":

@@ -13,7 +13,7 @@ from tianshou.data import Batch
 from torch import Tensor, nn
 
 from presage.common.game import Carry, GameSpec, View, Window
-from presage.common.heads import Group, answer, groups_of, join, join_agents
+from presage.common.heads import Group, answer, divergence, groups_of, join, join_agents
 from presage.common.networks import Activation, StackedMLP
 
 
@@ -110,6 +110,20 @@ class JointPolicy(Policy):
             acts.append(act)
             log_probs.append(log_prob)
         return self.silence(join(self.groups, acts), view), join_agents(self.groups, log_probs)
+
+    def divergence(self, earlier: nn.Module, view: View) -> Tensor:
+        """KL `(B,)` in nats of the team's actions from those of an earlier policy of this kind; the silent count 0.
+
+        Raises:
+            TypeError: `earlier` is no such policy.
+        """
+        if not isinstance(earlier, JointPolicy):
+            raise TypeError(f"expected a JointPolicy, got {type(earlier).__name__}")
+        total = view.obs.new_zeros(len(view))
+        for group, one, other in zip(self.groups, self.parameters_of(view), earlier.parameters_of(view), strict=True):
+            legal = group.of_actions(view.legal) if self.spec.legal_varies and group.discrete else None
+            total = total + (divergence(group.heads, one, other, legal) * group.of_agents(view.acting)).sum(0)
+        return total
 
     def silence(self, act: Tensor, view: View) -> Tensor:
         """`act (B, A)` with zeros in the slices of agents that are not acting."""

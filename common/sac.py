@@ -15,8 +15,8 @@ from tianshou.algorithm.optim import TorchOptimizerFactory
 from tianshou.data import ReplayBuffer
 from torch import Tensor, nn
 
-from presage.common.game import Carry, GameError, GameSpec, Rows, View, Window
-from presage.common.heads import LOG_SIGMA_RANGE, SQUASH_GUARD
+from presage.common.game import Carry, GameError, GameSpec, Head, Rows, View, Window
+from presage.common.heads import LOG_SIGMA_RANGE, SQUASH_GUARD, divergence
 from presage.common.networks import StackedMLP
 from presage.common.one_batch import OneBatch
 from presage.common.policy import joint_action_space
@@ -104,6 +104,18 @@ class GaussianActor:
         if rng is not None:
             mean = mean + sigma * torch.empty_like(mean).normal_(generator=rng)
         return carry, mean.tanh()
+
+    def divergence(self, earlier: nn.Module, view: View) -> Tensor:
+        """KL `(B,)` in nats of the actions from those of an earlier policy of this kind.
+
+        Raises:
+            TypeError: `earlier` is no such policy.
+        """
+        if not isinstance(earlier, SACPolicy):
+            raise TypeError(f"expected tianshou's SACPolicy, got {type(earlier).__name__}")
+        described = [torch.cat([mean, sigma.log()], 1) for (mean, sigma), _ in
+                     (policy.actor(view.obs) for policy in (self.policy, earlier))]  # fmt: skip
+        return divergence((Head(kind="box", size=described[0].shape[1] // 2),), *described)
 
 
 class LeanSAC(SAC[SACTrainingStats]):

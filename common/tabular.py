@@ -81,6 +81,10 @@ class CountModel:
         """(S, J) how often every pair was tried."""
         return self.counts.sum(2)
 
+    def doubt(self, window: Window, act: Tensor) -> None:
+        """Nobody to ask: counts have no members that could disagree."""
+        return
+
     def fit(self, replay: Replay, rng: torch.Generator) -> Metrics:
         """Count everything in `replay`, and nothing else; `rng` is not used."""
         for counted in (self.counts, self.paid, self.ended):

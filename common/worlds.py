@@ -7,8 +7,9 @@ from torch import Tensor
 
 from presage.common.dynamics import DynamicsEnsemble
 from presage.common.fit import EnsembleFitter, FitConfig
-from presage.common.game import Kernel
+from presage.common.game import Kernel, Window
 from presage.common.holdout import Numbered, Split
+from presage.common.live_terms import members_apart
 from presage.common.method import Metrics
 from presage.common.propagation import EnsembleKernel, Propagation
 from presage.common.replay import Replay
@@ -38,6 +39,10 @@ class LearnedWorld:
         report = self.fitter.fit(replay.rows(index), rng, window=window, lanes=replay.lanes, first=first)
         return {f"model/{name}": value for name, value in report.metrics().items()}
 
+    def doubt(self, window: Window, act: Tensor) -> Tensor:
+        """How far apart the members are at each situation, a total variation `(B,)`."""
+        return members_apart(self.ensemble, window, act)
+
     def held_out(self, replay: Replay) -> Tensor:
         """Positions among the rows that `replay.complete` gives of those that the first owner is not fitted to."""
         index, first = replay.complete()
@@ -56,3 +61,7 @@ class GivenWorld:
     def fit(self, replay: Replay, rng: torch.Generator) -> Metrics:
         """Nothing to fit."""
         return {}
+
+    def doubt(self, window: Window, act: Tensor) -> Tensor:
+        """None: zeros `(B,)`."""
+        return act.new_zeros(len(act))

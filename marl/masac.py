@@ -158,6 +158,11 @@ class MASAC(OffPolicyAlgorithm[JointPolicy]):
     target_entropy: Tensor
 
     @property
+    def gamma(self) -> float:
+        """The discount, by the name that tianshou's algorithms give it."""
+        return self.config.discount
+
+    @property
     def alpha(self) -> Tensor:
         """Temperatures `(N,)`, without gradient."""
         return self.log_alpha.detach().exp()

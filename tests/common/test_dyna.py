@@ -97,6 +97,9 @@ class Diary:
     def fit(self, replay: Replay, rng: torch.Generator) -> Metrics:
         return {"fits": float(next(self.fits))}
 
+    def doubt(self, window: Window, act: Tensor) -> None:
+        return None
+
     def table(self, horizon: int) -> Tensor:
         self.horizons.append(horizon)
         n = self.spec.n
@@ -282,6 +285,9 @@ class Untouchable:
 
     def fit(self, replay: Replay, rng: torch.Generator) -> Metrics:
         raise AssertionError("the world was fitted")
+
+    def doubt(self, window: Window, act: Tensor) -> Tensor:
+        raise AssertionError("the world was doubted")
 
 
 def plain_buffer(rows: Rows) -> ReplayBuffer:
