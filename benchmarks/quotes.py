@@ -1,4 +1,4 @@
-"""Blocks in README and docs that quote measured figures, rewritten from `benchmarks/results`.
+"""Blocks in README, RESULTS and docs that quote measured figures, rewritten from `benchmarks/results`.
 
 A block stands between two markers, each alone on its line: `<!-- claims:NAME -->`, which may name some of the figures
 (`<!-- claims:NAME speedup returns -->`), and `<!-- /claims -->`. `python -m benchmarks.quotes` rewrites them all.
@@ -62,10 +62,11 @@ def refreshed(text: str, claims: Sequence[Claim]) -> str:
 
 
 def outdated(root: Path = ROOT) -> dict[Path, str]:
-    """README and pages of the site whose blocks are not current, with the text that they should have."""
+    """README, results and pages of the site whose blocks are not current, with the text that they should have."""
     claims = read(root)
     found = {}
-    for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
+    pages = [root / "README.md", root / "benchmarks" / "RESULTS.md", *sorted((root / "docs").rglob("*.md"))]
+    for path in filter(Path.exists, pages):
         text = path.read_text(encoding="utf-8")
         try:
             current = refreshed(text, claims)
