@@ -9,6 +9,7 @@ from typing import Any
 
 from presage.envs.batched import Rules
 from presage.envs.toy.bit_flip import BitFlip
+from presage.envs.toy.cartpole import CartPoleSwingUp
 from presage.envs.toy.linear_quadratic import LinearQuadratic
 from presage.envs.toy.markov import TabularGame, two_state_pennies
 from presage.envs.toy.matrix import MatrixGame, central, climb, low_rank, penalty, rock_paper_scissors
@@ -41,6 +42,7 @@ def _maze(*, size: int = 8, maze_seed: int = 0, **numbers: Any) -> GridMaze:
 
 RULES: dict[str, Callable[..., Rules]] = {
     "bit_flip": BitFlip,
+    "cartpole_swingup": CartPoleSwingUp,
     "climb": partial(_matrix, "climb", climb),
     "four_rooms": _four_rooms,
     "linear_quadratic": LinearQuadratic,
@@ -59,6 +61,7 @@ RULES: dict[str, Callable[..., Rules]] = {
 __all__ = [
     "RULES",
     "BitFlip",
+    "CartPoleSwingUp",
     "GridMaze",
     "LinearQuadratic",
     "MatrixGame",
