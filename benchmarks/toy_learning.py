@@ -33,7 +33,8 @@ CLIMBED = 11.0
 EVALUATED = 256
 """episodes of an evaluation"""
 KEPT = Curves("toy_learning")
-ONE = MASACConfig(hidden=(64, 64), learning_rate=2e-3, target_rate=0.02, discount=0.95, initial_temperature=0.05)
+ONE = MASACConfig(hidden=(64, 64), learning_rate=1e-3, target_rate=0.01, discount=0.95, initial_temperature=0.01)
+"""chosen on seeds 100 to 102, among two step sizes and two lengths, for the linear system"""
 TWO = MASACConfig(hidden=(32,), learning_rate=1e-2, target_rate=0.02)
 
 
@@ -63,8 +64,8 @@ class Task:
 
 TASKS = {
     "point_mass": Task(game=GameConfig(name="toy/point_mass", copies=32), learner=replace(ONE, discount=0.9),
-                       updates=2_000, seeds=SEEDS),
-    "linear_quadratic": Task(game=GameConfig(name="toy/linear_quadratic", copies=32), learner=ONE, updates=2_500,
+                       updates=5_000, seeds=SEEDS),
+    "linear_quadratic": Task(game=GameConfig(name="toy/linear_quadratic", copies=32), learner=ONE, updates=5_000,
                              seeds=SEEDS),
     "climb": Task(game=GameConfig(name="toy/climb", copies=32), learner=TWO, updates=300, seeds=CLIMBERS),
     "climb_one_agent": Task(game=GameConfig(name="toy/climb", copies=32, options={"one_agent": True}), learner=TWO,

@@ -46,8 +46,8 @@ class CartPoleSwingUp(Rules):
     """
 
     BEST_KNOWN = 31.6
-    """return of an episode of 50 env steps that planning in the true dynamics reaches, mean over 32 starts; a test marked
-    `full` reaches it again"""
+    """return of an episode of 50 env steps that planning in the true dynamics reaches, mean over 32 starts; a test
+    marked `full` reaches it again"""
 
     def __init__(
         self, *, episode_limit: int = 50, friction: float = FRICTION, substeps: int = 5,
