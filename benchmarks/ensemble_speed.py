@@ -1,0 +1,410 @@
+"""What an ensemble's gradient step, its imagined steps and a PETS action cost beside their bare matrix products and
+beside mbrl-lib, and how long both libraries train until held-out rows are equally likely.
+
+Seven members of four hidden layers of 200, batches of 256, for 17 and 54 observed numbers; five elites imagine. All
+sides take turns, round after round, the peer in a process that waits in between, and medians are compared, so that a
+drift of the machine's speed hits all of them alike.
+
+- fit: one gradient step with all that belongs to it, the making of the mini-batch included. Ours is timed inside
+  `EnsembleFitter.fit`, from the end of one optimiser step to the end of the next, in MBPO's released form
+  (`MBPOConfig.paper`): likelihood, learned bounds, L2 per layer, bootstrap.
+- imagine: a branch of one step from real rows (`init`, then `step`), every row's elite drawn anew, noise included.
+- pets_action: a whole action of `PlanningActor`: 350 plans of 30 steps, 5 iterations, 20 particles that keep their
+  elite. Both sides plan with the 5 elites of their 7 members (the paper has 5 members; the products are the same).
+- time to NLL: from the first line of the fit to the first look at which the test rows' NLL is at or below the one of
+  the ensemble that mbrl-lib's trainer returns in the end. mbrl-lib looks after every epoch, we every 100 updates; the
+  scoring of the test rows is not counted. Ours has the suite's own numbers (standardised targets, all rows for every
+  member) at the same widths, but fits the likelihood and has no linear path: what is asked for is likelihood. Both hold
+  a fifth of the 20,000 rows out, each in its own way; the test rows are others that neither sees.
+
+The bare products are written into tensors that exist already: allocating is not multiplying.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.claims import Aim, imported, write
+from presage.common.dynamics import DynamicsEnsemble, EnsembleConfig
+from presage.common.fit import EnsembleFitter, FitConfig
+from presage.common.game import ALL_AGENTS, AgentSpec, GameSpec, Head, Rows, View, Window
+from presage.common.held_out_scores import HeldOut
+from presage.common.model_predictive import PlanningActor
+from presage.common.planning import CEM
+from presage.common.propagation import EnsembleKernel
+
+ROOT = Path(__file__).resolve().parent.parent
+PEER = "benchmarks/peers/mbrl_ensemble.py"
+SIZES = ((17, 6), (54, 15))
+"""observed numbers and action entries: HalfCheetah's, and three-agent spread's"""
+MEMBERS, ELITES, HIDDEN, BATCH, TRAIN, TEST = 7, 5, (200,) * 4, 256, 20_000, 2_000
+ROWS = (400, 10_000, 100_000)
+PARTICLES, PLANNER = 20, CEM(horizon=30, population=350, elites=35, iterations=5, smoothing=0.1)
+PAPER = EnsembleConfig(
+    members=MEMBERS, elites=ELITES, hidden=HIDDEN, linear_skip=False, normalise_targets=False, reward_input="joint"
+)
+PAPER_FIT = FitConfig(loss="likelihood", learning_rate=1e-3, batch_size=BATCH, bootstrap=True, holdout_stretch=1)
+OWN = EnsembleConfig(members=MEMBERS, elites=ELITES, hidden=HIDDEN, linear_skip=False, reward_input="joint")
+OWN_FIT = FitConfig(batch_size=BATCH, loss="likelihood", score="likelihood")
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """A smooth system with noise of its own everywhere, of which every number is known.
+
+    The mean change of an observation under an action is a linear drift and push, and a sum of 32 waves, of whose
+    variance a linear map explains about seven tenths; the noise of every column is a logistic ridge between 0.02 and
+    0.1. The reward is the first column of the next observation less a tenth of the mean square of the action.
+    """
+
+    obs: int
+    act: int
+
+    def draw(self, rows: int, rng: torch.Generator) -> dict[str, Tensor]:
+        """Independent rows: `obs (B, O)` standard normal, `act (B, A)` uniform in [-1, 1], `next_obs`, `reward (B, 1)`;
+        and what is true of the targets, `(B, O + 1)`: `targets`, `mean` and `std`, the observation's change first.
+        """
+        law = torch.Generator().manual_seed(0)
+        width = self.obs + self.act
+        push, turn, back, loud = (
+            torch.randn(*shape, generator=law) / math.sqrt(shape[0])
+            for shape in ((self.act, self.obs), (width, 32), (32, self.obs), (width, self.obs))
+        )
+        obs = torch.randn(rows, self.obs, generator=rng)
+        act = 2.0 * torch.rand(rows, self.act, generator=rng) - 1.0
+        both = torch.cat([obs, act], 1)
+        change = -0.1 * obs + 0.1 * act @ push + 0.3 * (1.2 * both @ turn).sin() @ back
+        std = 0.02 + 0.08 * (both @ loud).sigmoid()
+        noisy = change + std * torch.randn(change.shape, generator=rng)
+        price = 0.1 * act.square().mean(1, keepdim=True)
+        return {
+            "obs": obs, "act": act, "next_obs": obs + noisy, "reward": (obs + noisy)[:, :1] - price,
+            "targets": torch.cat([noisy, (obs + noisy)[:, :1] - price], 1),
+            "mean": torch.cat([change, (obs + change)[:, :1] - price], 1), "std": torch.cat([std, std[:, :1]], 1),
+        }  # fmt: skip
+
+    @property
+    def spec(self) -> GameSpec:
+        """The game's contract."""
+        agent = AgentSpec(
+            name="agent", obs=tuple(range(self.obs)), heads=(Head(kind="box", size=self.act),),
+            low=(-1.0,) * self.act, high=(1.0,) * self.act, shape=(self.act,),
+        )  # fmt: skip
+        return GameSpec(name="smooth", agents=(agent,), obs_dim=self.obs)
+
+
+def nll(mean: NDArray[Any], std: NDArray[Any], target: NDArray[Any]) -> float:
+    """Nats per column by which members find rows unlikely: the mean over members, rows and columns, in float64.
+
+    Args:
+        mean, std: `(E, B, C)` normal predictions of every member, in the targets' own units. target: `(B, C)`.
+    """
+    mean, std = mean.astype(np.float64), std.astype(np.float64)
+    return float((0.5 * ((target - mean) / std) ** 2 + np.log(std) + 0.5 * math.log(2 * math.pi)).mean())
+
+
+def reached(seconds: Sequence[float], found: Sequence[float], target: float) -> float:
+    """The first of `seconds` at which `found` is at or below `target`; infinity where none is."""
+    return next((at for at, value in zip(seconds, found, strict=True) if value <= target), math.inf)
+
+
+def products(stack: int, rows: int, widths: Sequence[int], *, backward: bool) -> Callable[[], None]:
+    """Every product of one pass of `rows` rows through each of `stack` networks, into tensors that exist already.
+
+    Args:
+        widths: of the layers, input to output.
+        backward: the gradients of all weights, and of the inputs of all layers but the first, as well.
+    """
+    calls: list[Callable[[], Tensor]] = []
+    for k, (fan_in, fan_out) in enumerate(pairwise(widths)):
+        x, w, g = (torch.randn(stack, *shape) for shape in ((rows, fan_in), (fan_in, fan_out), (rows, fan_out)))
+        calls.append(partial(torch.bmm, x, w, out=torch.empty_like(g)))
+        if backward:
+            calls.append(partial(torch.bmm, x.transpose(1, 2), g, out=torch.empty_like(w)))
+            if k > 0:
+                calls.append(partial(torch.bmm, g, w.transpose(1, 2), out=torch.empty_like(x)))
+
+    def run() -> None:
+        for call in calls:
+            call()
+
+    return run
+
+
+class Peer:
+    """mbrl-lib in a process of its own; see its file for what it answers."""
+
+    def __init__(self, threads: int) -> None:
+        """
+        Raises:
+            SystemExit: its environment has not been built.
+        """
+        python = ROOT / ".peers" / "mbrl" / "bin" / "python"
+        if not python.exists():
+            raise SystemExit("mbrl-lib's environment is not there: run `make peers`, then this again")
+        command = [str(python), str(ROOT / PEER), "--threads", str(threads)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, do: str, **request: Any) -> Any:
+        """The answer to one request.
+
+        Raises:
+            SystemExit: the peer has ended.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the peer ended at {do!r}; its message stands above")
+        return json.loads(line)
+
+    def end(self) -> None:
+        """Let it go."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Watched(EnsembleFitter):
+    """A fit that scores test rows at every look, with the clock stopped."""
+
+    def watch(self, test: dict[str, Tensor]) -> None:
+        """Start the clock; `test` holds rows of a `System`."""
+        self.test, self.began, self.paused = test, time.perf_counter(), 0.0
+        self.seconds: list[float] = []
+        self.found: list[float] = []
+
+    def _score(self, found: HeldOut) -> Tensor:
+        score = super()._score(found)
+        now = time.perf_counter()
+        self.seconds.append(now - self.began - self.paused)
+        self.found.append(self.judged())
+        self.paused += time.perf_counter() - now
+        return score
+
+    @torch.no_grad()
+    def judged(self) -> float:
+        """The test rows' NLL by all members."""
+        network = self.ensemble.state_network
+        inputs = torch.cat([self.test["obs"], self.test["act"]], 1)
+        answer = network.predict(inputs, network.select(slice(None)))
+        return nll(answer.mean.numpy(), answer.std.numpy(), self.test["targets"].numpy())
+
+
+class Ours:
+    """The suite's ensemble on one data set, in the paper's form."""
+
+    def __init__(self, system: System, train: dict[str, Tensor]) -> None:
+        self.spec, self.train, self.rng = system.spec, train, torch.Generator().manual_seed(1)
+        self.rows = rows_of(self.spec, train)
+        self.ensemble = DynamicsEnsemble(self.spec, PAPER, torch.Generator().manual_seed(0))
+
+    def steps(self, count: int) -> list[float]:
+        """Seconds of each of `count - 1` gradient steps inside one fit of `count`."""
+        config = FitConfig(**{**vars(PAPER_FIT), "max_updates": count, "evaluate_every": count})
+        fitter = EnsembleFitter(self.ensemble, config, torch.Generator().manual_seed(2))
+        ends: list[float] = []
+        fitter.optimisers["state"].register_step_post_hook(lambda *_: ends.append(time.perf_counter()))
+        fitter.fit(self.rows, self.rng)
+        if len(ends) != count:
+            raise RuntimeError(f"{count} optimiser steps were expected, {len(ends)} seen")
+        return [after - before for before, after in pairwise(ends)]
+
+    def imagine(self, rows: int) -> Callable[[], object]:
+        """A call that imagines one step of `rows` branches."""
+        index = torch.arange(rows) % len(self.rows)
+        window, act = self.window(index), self.train["act"][index]
+        kernel, ego = EnsembleKernel(self.ensemble, "fresh"), torch.full((rows,), ALL_AGENTS)
+        return lambda: kernel.step(kernel.init(window, ego, self.rng), window.now, act, self.rng)
+
+    def action(self) -> Callable[[], object]:
+        """A call that plans one action."""
+        actor = PlanningActor(
+            self.spec, EnsembleKernel(self.ensemble, "fixed", PARTICLES), PLANNER, particles=PARTICLES
+        )
+        window = self.window(torch.arange(1))
+        carry = actor.init(window)
+        return lambda: actor.step(carry, window.now, self.rng)
+
+    def window(self, index: Tensor) -> Window:
+        """Windows of one frame that end at the training rows at `index`."""
+        view = View.of(self.spec, self.train["obs"][index])
+        valid = torch.ones(len(index), 1, dtype=torch.bool)
+        return Window(obs=view.obs[:, None], act=torch.zeros(len(index), 1, self.spec.act_dim), valid=valid, now=view)
+
+
+def rows_of(spec: GameSpec, drawn: dict[str, Tensor]) -> Rows:
+    """Rows of a `System` as a fit takes them, each an episode of its own."""
+    size = len(drawn["obs"])
+    view, after = View.of(spec, drawn["obs"]), View.of(spec, drawn["next_obs"])
+    never = torch.zeros(size, 1, dtype=torch.bool)
+    return Rows.of(spec, view, drawn["act"], drawn["reward"], after, never, never[:, 0], torch.zeros(size))
+
+
+def timed(call: Callable[[], object], count: int) -> list[float]:
+    """Seconds of each of `count` calls."""
+    seconds = []
+    for _ in range(count):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def time_to_nll(
+    system: System, drawn: dict[str, Tensor], test: dict[str, Tensor], peer: Peer, seed: int, epochs: int | None
+) -> dict[str, float]:
+    """Seconds of both sides to mbrl-lib's own final NLL, and what both end at, for one seed.
+
+    Args:
+        epochs: after which mbrl-lib's training is cut short; None: its patience decides.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = peer.ask("train", seed=seed, out=folder, epochs=epochs)
+
+        def judged(epoch: int) -> float:
+            mean, std = (np.load(Path(folder, f"{part}_{epoch}.npy")) for part in ("mean", "std"))
+            return nll(mean, std, test["targets"].numpy())
+
+        target = judged(-1)
+        theirs = reached(seconds, [judged(epoch) for epoch in range(len(seconds))], target)
+    ensemble = DynamicsEnsemble(system.spec, OWN, torch.Generator().manual_seed(seed))
+    rows, rng = rows_of(system.spec, drawn), torch.Generator().manual_seed(seed + 1)
+    fitter = Watched(ensemble, OWN_FIT, rng)
+    fitter.watch(test)
+    fitter.fit(rows, rng)
+    ours = reached(fitter.seconds, fitter.found, target)
+    return {
+        "mbrl_nll": target, "nll": fitter.judged(), "mbrl_seconds_to_nll": theirs, "seconds_to_nll": ours,
+        "mbrl_seconds_of_fit": seconds[-1], "seconds_of_fit": fitter.seconds[-1],
+        "mbrl_time_to_nll_over_ours": theirs / ours,
+    }  # fmt: skip
+
+
+def speeds(system: System, ours: Ours, peer: Peer, rounds: int, plans: int) -> dict[str, float]:
+    """Medians over rounds in which all sides take turns, in milliseconds, and their ratios.
+
+    Args:
+        rounds: of gradient steps and imagined steps. plans: rounds of planned actions.
+    """
+    widths = [system.obs + system.act, *HIDDEN, 2 * (system.obs + 1)]
+    sides: dict[str, Callable[[], list[float]]] = {}
+
+    def add(
+        name: str, count: int, mine: Callable[[], list[float]], bare: Callable[[], None], do: str, **at: int
+    ) -> None:
+        sides[name] = mine
+        sides[f"{name}_products"] = partial(timed, bare, count)
+        sides[f"{name}_mbrl"] = lambda: peer.ask(do, count=count, **at)
+
+    add("fit", 20, partial(ours.steps, 21), products(MEMBERS, BATCH, widths, backward=True), "steps")
+    for rows in ROWS:
+        count = max(1, 10_000 // rows)
+        bare = products(ELITES, rows // ELITES, widths, backward=False)
+        add(f"imagine_{rows}", count, partial(timed, ours.imagine(rows), count), bare, "imagine", rows=rows)
+    one = products(ELITES, PLANNER.population * PARTICLES // ELITES, widths, backward=False)
+
+    def all_products() -> None:
+        for _ in range(PLANNER.iterations * PLANNER.horizon):
+            one()
+
+    add("pets_action", 1, partial(timed, ours.action(), 1), all_products, "act")
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for round_ in range(-1, rounds):  # the first one warms up
+        for name, side in sides.items():
+            if name.startswith("pets_action") and round_ >= plans:
+                continue
+            seconds = side()
+            if round_ >= 0:
+                times[name] += seconds
+    median = {name: statistics.median(seconds) for name, seconds in times.items()}
+    found = {f"{name}_ms": 1e3 * seconds for name, seconds in median.items()}
+    for name in [name for name in median if f"{name}_mbrl" in median]:
+        found[f"{name}_over_products"] = median[name] / median[f"{name}_products"]
+        found[f"{name}_over_mbrl"] = median[f"{name}_mbrl"] / median[name]
+    for rows in ROWS:
+        for whose in ("", "_products", "_mbrl"):
+            found[f"imagine_{rows}{whose}_per_s"] = round(rows / median[f"imagine_{rows}{whose}"])
+    return found
+
+
+def main() -> None:
+    """Measure every size, and keep the worst ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--threads", type=int, default=2, help="of torch, on both sides")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--plans", type=int, default=7, help="rounds of planned actions")
+    parser.add_argument("--seeds", type=int, default=3, help="fits to the NLL")
+    parser.add_argument("--quick", action="store_true", help="few rounds, short fits; print, and keep nothing")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.plans, options.seeds = 3, 1, 1
+    epochs = 6 if options.quick else None
+    torch.set_num_threads(options.threads)
+    figures: dict[str, float] = {}
+    versions: dict[str, str] = {}
+    peer = Peer(options.threads)
+    for obs, act in SIZES:
+        system, rng = System(obs=obs, act=act), torch.Generator().manual_seed(1)
+        drawn, test = system.draw(TRAIN, rng), system.draw(TEST, rng)
+        with tempfile.TemporaryDirectory() as folder:
+            for prefix, part in (("", drawn), ("test_", test)):
+                for name, tensor in part.items():
+                    np.save(Path(folder, f"{prefix}{name}.npy"), tensor.numpy())
+            versions = peer.ask("open", folder=folder, obs=obs, act=act)
+        mean, std, targets = (test[part].numpy() for part in ("mean", "std", "targets"))
+        found = {"nll_of_the_truth": nll(mean[None], std[None], targets)}
+        fits = [time_to_nll(system, drawn, test, peer, seed, epochs) for seed in range(options.seeds)]
+        found |= {name: statistics.median(fit[name] for fit in fits) for name in fits[0]}
+        found |= speeds(system, Ours(system, drawn), peer, options.rounds, options.plans)
+        for name, value in found.items():
+            print(f"{name}_{obs}_{act} {value:.6g}", flush=True)
+        figures |= {f"{name}_{obs}_{act}": value for name, value in found.items() if math.isfinite(value)}
+    peer.end()
+    worst: dict[str, Callable[[list[float]], float]] = {
+        "fit_over_products": max, "imagine_over_products": max, "pets_action_over_products": max,
+        "mbrl_time_to_nll_over_ours": min, "imagine_over_mbrl": min,
+    }  # fmt: skip
+    for name, choose in worst.items():
+        start, end = name.split("_over_")
+        parts = [f"imagine_{rows}" for rows in ROWS] if start == "imagine" else [start]
+        figures[name] = choose([figures[f"{part}_over_{end}_{obs}_{act}"] for part in parts for obs, act in SIZES])
+        print(f"{name} {figures[name]:.4g}")
+    if options.quick:
+        return
+    write(
+        "ensemble_speed", figures=figures, seeds=list(range(options.seeds)), depends=[*imported(), PEER],
+        aims={
+            "fit_over_products": Aim(op="<=", value=1.15), "imagine_over_products": Aim(op="<=", value=1.3),
+            "pets_action_over_products": Aim(op="<=", value=1.3),
+            "mbrl_time_to_nll_over_ours": Aim(op=">=", value=3.0), "imagine_over_mbrl": Aim(op=">=", value=1.5),
+        },
+        versions={f"{name} (peer)": number for name, number in versions.items()},
+        notes=f"{options.threads} threads, float32; 7 x (4 x 200), batch {BATCH}, {TRAIN:,} rows; medians of "
+        f"{options.rounds} rounds in turn ({options.plans} of actions), of {options.seeds} fits. `_over_` takes the "
+        "worst size. `x_over_mbrl` is mbrl-lib's time over ours. Peer: `.peers/mbrl/bin/python "
+        f"{PEER}`, configured as in its examples (mbpo_halfcheetah; pets_cartpole's planner with 30 steps).",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
