@@ -8,7 +8,7 @@ is in no observation), F frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal, NamedTuple
@@ -63,6 +63,15 @@ class EnsembleConfig:
     """first lower and upper bound of the predicted log-variance, in standardised units"""
     learned_bounds: bool = True
     """whether training moves the bounds"""
+    noise: Literal["learned", "none"] = "learned"
+    """whether members predict a variance beside every mean (PETS's PE), or means alone, fitted by squared error and
+    imagined without noise (its DE); flags are drawn by their odds in both"""
+    lipschitz: float | None = None
+    """Lipschitz constant that the means of no network exceed (Asadi, Misra, Littman 2018), from all that the network
+    reads to all that it predicts, in standardised units (targets in raw ones with normalise_targets=False); of the
+    change of the state with target="delta", to which the state itself is added. Needs linear_skip=False: the affine map
+    knows no bound. Perceptrons come near their bound with activation="relu", hardly with "silu" (Anil, Lucas, Grosse
+    2019): leave room above the slope to be learned. > 0, or None for no bound"""
 
     def __post_init__(self) -> None:
         if not 1 <= self.elites <= self.members:
@@ -71,6 +80,13 @@ class EnsembleConfig:
             raise ValueError(f"owners={self.owners} must be >= 1")
         if min((1, *self.hidden, *self.outcome_hidden)) < 1:
             raise ValueError(f"hidden={self.hidden} and outcome_hidden={self.outcome_hidden} must be widths >= 1")
+        if self.lipschitz is not None and not self.lipschitz > 0:
+            raise ValueError(f"lipschitz={self.lipschitz} must be > 0, or None")
+        if self.lipschitz is not None and self.linear_skip:
+            raise ValueError(
+                f"lipschitz={self.lipschitz} bounds the perceptrons, linear_skip={self.linear_skip} adds an affine map "
+                "that knows no bound; set linear_skip=False"
+            )
         if not self.log_variance[0] < self.log_variance[1]:
             raise ValueError(f"log_variance={self.log_variance} must be (lower, upper) with lower < upper")
 
@@ -110,13 +126,16 @@ class JointPrediction(NamedTuple):
 
 
 class DynamicsEnsemble(nn.Module):
-    """Probabilistic ensemble of the joint dynamics (PETS, Chua et al. 2018; AORPO, Zhang et al. 2021).
+    """Ensemble of the joint dynamics (PETS, Chua et al. 2018; AORPO, Zhang et al. 2021), probabilistic by default.
 
     It reads the last `spec.frames` joint observations, the joint actions between them, and the present joint action.
     It predicts the next state; rewards unless a rule gives them; and, only where the game declares that they vary,
     termination (unless a rule gives it), who acts next, and what is legal. The desired goal passes on unchanged and is
     read by what predicts rewards and flags alone.
     """
+
+    backward: bool = False
+    """whether it predicts what came before what it reads, as the ensembles of `presage.common.backward` do"""
 
     def __init__(
         self,
@@ -126,17 +145,22 @@ class DynamicsEnsemble(nn.Module):
         *,
         reward: RewardRule | None = None,
         terminates: TerminationRule | None = None,
+        steps: int = 1,
     ) -> None:
         """
         Args:
             spec: the game. config: the networks. rng: draws the weights, on the CPU.
             reward: gives the rewards instead of learning them. terminates: gives the terminations likewise.
+            steps: how far ahead the predicted state is. From 2 on (see `multistep`) it reads as many joint actions,
+                `act (B, steps * A)` with the first one first, and predicts the state alone.
 
         Raises:
             ValueError: `owners` is neither 1 nor the number of agents; rewards are to be read from lengths, and the
-                game declares no vectors.
+                game declares no vectors; `steps` is below 1, or rules are given for more than one step.
         """
         super().__init__()
+        if steps < 1 or (steps > 1 and (reward or terminates)):
+            raise ValueError(f"steps={steps} must be >= 1, and 1 where a rule gives rewards or terminations")
         if config.owners not in (1, spec.n):
             raise ValueError(
                 f"owners={config.owners} must be 1 (one ensemble for all egos) or {spec.n} (one for each agent of "
@@ -150,16 +174,17 @@ class DynamicsEnsemble(nn.Module):
         self.spec, self.config = spec, config
         self.reward_rule, self.termination_rule = reward, terminates
         self.state_dim = spec.obs_dim + (0 if spec.achieved else spec.goal_dim)
-        self.rewards = 0 if reward else spec.n
+        self.steps, alone = steps, steps > 1
+        self.rewards = 0 if reward or alone else spec.n
         self.flags = {
-            "terminated": spec.n if spec.terminates and terminates is None else 0,
-            "acting": spec.n if spec.acting_varies else 0,
-            "legal": spec.act_dim if spec.legal_varies else 0,
+            "terminated": spec.n if spec.terminates and terminates is None and not alone else 0,
+            "acting": spec.n if spec.acting_varies and not alone else 0,
+            "legal": spec.act_dim if spec.legal_varies and not alone else 0,
         }
         outcomes = self.rewards + sum(self.flags.values())
         self.geometry = Geometry(spec.vectors if config.geometry or config.reward_input == "lengths" else ())
         self.scalars = sorted(set(range(self.state_dim)) - {k for vector in spec.vectors for k in vector})
-        acts = spec.act_dim + (spec.n if spec.acting_varies else 0)
+        acts = steps * spec.act_dim + (spec.n if spec.acting_varies else 0)
         frames, before = (spec.frames - 1) * spec.obs_dim, (spec.frames - 1) * spec.act_dim
         start = self.state_dim + acts + frames
         known = [*range(self.state_dim, self.state_dim + acts), *range(start, start + before)]
@@ -173,7 +198,8 @@ class DynamicsEnsemble(nn.Module):
                 owners=config.owners, members=config.members, elites=config.elites, inputs=inputs, columns=columns,
                 flags=flags, hidden=hidden, activation=config.activation, linear_skip=config.linear_skip,
                 normalise_targets=config.normalise_targets, log_variance=config.log_variance,
-                learned_bounds=config.learned_bounds, unscaled=unscaled, rng=rng,
+                learned_bounds=config.learned_bounds, unscaled=unscaled, rng=rng, noisy=config.noise == "learned",
+                lipschitz=config.lipschitz,
             )  # fmt: skip
 
         self.outcome_network: GaussianStack | None = None
@@ -216,7 +242,11 @@ class DynamicsEnsemble(nn.Module):
         return Past(window.obs[:, length - frames : -1], window.act[:, length - frames : -1])
 
     def inputs(self, view: View, act: Tensor, past: Past | None) -> Tensor:
-        """What the state network reads, raw; `past` may be None where the game declares a single frame."""
+        """What the state network reads, raw; `past` may be None where the game declares a single frame.
+
+        Args:
+            act: `(B, steps * A)`.
+        """
         parts = [self.state(view), act]
         if self.spec.acting_varies:
             parts.append(view.acting.to(act.dtype))
@@ -245,18 +275,24 @@ class DynamicsEnsemble(nn.Module):
             parts.append(view.desired.expand(*inputs.shape[:-1], -1))
         return torch.cat(parts, -1)
 
-    def regressions(self, rows: Rows, window: Window | None = None) -> dict[str, Regression]:
+    def regressions(
+        self, rows: Rows, window: Window | None = None, following: Sequence[Rows] = ()
+    ) -> dict[str, Regression]:
         """The networks by name, each with its inputs and targets on `rows (B)`.
 
         Args:
             window: what led to every row, `(B)` windows that end at it; needed where the game declares several frames.
+            following: the `steps - 1` rows `(B)` that follow every row in its episode, the next one first.
         """
+        if len(following) != self.steps - 1:
+            raise GameError(f"steps={self.steps}: {self.steps - 1} following rows are needed, got {len(following)}")
         if window is not None and len(window) != len(rows):
             raise GameError(
                 f"{len(window)} windows were given for {len(rows)} rows; each row needs the one that ends at it"
             )
-        view, after = rows.view, rows.next_view
-        inputs = self.inputs(view, rows.act, None if window is None else self.past(window))
+        view, after = rows.view, (following[-1] if following else rows).next_view
+        acts = torch.cat([rows.act, *(more.act for more in following)], 1)
+        inputs = self.inputs(view, acts, None if window is None else self.past(window))
         state, target = self.state(view), self.state(after)
         if self.config.target == "delta":
             target = target - state
@@ -276,7 +312,10 @@ class DynamicsEnsemble(nn.Module):
 
     @torch.no_grad()
     def predict(self, view: View, act: Tensor, window: Window | None = None, owner: int = 0) -> JointPrediction:
-        """What each member of `owner` predicts for the step from `view` under `act (B, A)`; nothing is sampled."""
+        """What each member of `owner` predicts for the step from `view` under `act (B, A)`; nothing is sampled.
+
+        With several `steps`: for as many of them, under `act (B, steps * A)`.
+        """
         own, width = self.state_network.own(owner), self.state_dim
         inputs = self.inputs(view, act, None if window is None else self.past(window))
         mean, std, _ = self.state_network.predict(inputs, self.state_network.select(own))
@@ -299,6 +338,19 @@ class DynamicsEnsemble(nn.Module):
         spread = self.state_network.spread[self.state_network.own(owner)][0, 0, : self.state_dim]
         apart = mean.var(0, unbiased=False)[:, spread > 0] / spread[spread > 0].square()
         return apart.mean(1).sqrt()
+
+
+def runs(rows: Rows, steps: int, lanes: int) -> Tensor:
+    """Positions `(steps, B)` of rows that follow each other inside one episode: wherever a run of `steps` begins.
+
+    Args:
+        rows: ordered by time, then copy. lanes: copies of the game.
+    """
+    ahead = torch.arange(steps, device=rows.obs.device)[:, None]
+    first = torch.arange(max(0, len(rows) - (steps - 1) * lanes), device=rows.obs.device)
+    at = first + ahead * lanes
+    whole = (rows.step[at] == rows.step[first] + ahead) & (rows.ego[at] == rows.ego[first])
+    return at[:, whole.all(0)]
 
 
 def _slices(widths: dict[str, int]) -> dict[str, slice]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from presage.common.networks import Activation, Normaliser, StackedLinear, StackedMLP
+from presage.common.networks import LIPSCHITZ, Activation, Normaliser, StackedLinear, StackedMLP, hold_norm
 
 STATISTICS = ("input_mean", "input_std", "target_mean", "target_scale", "spread", "noise")
 """buffers that belong to a network as its weights do: one entry per network of the stack"""
@@ -26,7 +26,7 @@ class Prediction(NamedTuple):
     mean: Tensor
     """(M, B, C)"""
     std: Tensor
-    """(M, B, C); 0 in columns that never varied in the training rows"""
+    """(M, B, C); 0 in columns that never varied in the training rows, and everywhere where no noise is learned"""
     logits: Tensor
     """(M, B, L) log-odds of the flags"""
 
@@ -38,6 +38,9 @@ class GaussianStack(nn.Module):
     (standard deviation under 1e-6) is predicted as that constant with zero spread, and takes no part in the loss.
     The log-variance is held between two bounds by `bounded`. Beside the multilayer perceptron there can be a linear
     path from the inputs to the means; it is solved in closed form (`linear_path`), and never trained by gradients.
+    Without noise (`noisy=False`) a network predicts means and log-odds alone: its log-variance counts as 0.
+    With `lipschitz` the means' slope is bounded: weights are held to norms whose product, with the activations' own
+    slopes, is at most that.
     """
 
     input_mean: Tensor
@@ -71,6 +74,8 @@ class GaussianStack(nn.Module):
         learned_bounds: bool,
         unscaled: Sequence[int],
         rng: torch.Generator,
+        noisy: bool = True,
+        lipschitz: float | None = None,
     ) -> None:
         """
         Args:
@@ -81,21 +86,32 @@ class GaussianStack(nn.Module):
             log_variance: first lower and upper bound. learned_bounds: whether training moves them.
             unscaled: inputs that are left as they are (their range is known beforehand).
             rng: draws the weights.
+            noisy: whether variances are predicted beside the means.
+            lipschitz: bound on how fast the perceptrons' means change, in standardised units; None for no bound.
         """
         super().__init__()
         stack = owners * members
         self.owners, self.members, self.columns, self.flags = owners, members, columns, flags
+        self.noisy, self.variances = noisy, columns if noisy else 0
         self.normalise_targets, self.unscaled = normalise_targets, list(unscaled)
-        self.mlp = StackedMLP(stack, inputs, hidden, 2 * columns + flags, rng, activation, "truncated_normal")
+        self.mlp = StackedMLP(
+            stack, inputs, hidden, columns + self.variances + flags, rng, activation, "truncated_normal"
+        )
         self.skip: StackedLinear | None = None
         if linear_skip and columns:
             self.skip = StackedLinear(stack, inputs, columns, rng, "truncated_normal").requires_grad_(False)
             nn.init.zeros_(self.head.weight[..., :columns].data)
         if normalise_targets and log_variance[1] > 0:  # start at a log-variance of 0: the noise of one unit
             raw = log_variance[1] - math.log(math.expm1(log_variance[1]))
-            nn.init.constant_(self.head.bias[..., columns : 2 * columns].data, raw)
-        self.lower = nn.Parameter(torch.full((stack, 1, columns), log_variance[0]), requires_grad=learned_bounds)
-        self.upper = nn.Parameter(torch.full((stack, 1, columns), log_variance[1]), requires_grad=learned_bounds)
+            nn.init.constant_(self.head.bias[..., columns : columns + self.variances].data, raw)
+        self.layer_norm: float | None = None
+        if lipschitz is not None:  # every layer has the same share of the bound
+            self.layer_norm = (lipschitz / LIPSCHITZ[activation] ** len(hidden)) ** (1 / (len(hidden) + 1))
+            for k, width in enumerate([*hidden, columns]):
+                self.register_buffer(f"direction_{k}", torch.randn(stack, width, generator=rng))
+            self.hold_norms(exact=True)
+        self.lower = nn.Parameter(torch.full((stack, 1, self.variances), log_variance[0]), requires_grad=learned_bounds)
+        self.upper = nn.Parameter(torch.full((stack, 1, self.variances), log_variance[1]), requires_grad=learned_bounds)
         for name in STATISTICS:
             width, value = inputs if name.startswith("input") else columns, 0.0 if name.endswith("mean") else 1.0
             self.register_buffer(name, torch.full((stack, 1, width), value))
@@ -110,10 +126,10 @@ class GaussianStack(nn.Module):
         """
         shared = inputs.ndim == 2
         x = (inputs - self.input_mean[0]) / self.input_std[0] if shared else (inputs - self.input_mean) / self.input_std
-        mean, raw, logits = torch.split(self.mlp(x), [self.columns, self.columns, self.flags], dim=-1)
+        mean, raw, logits = torch.split(self.mlp(x), [self.columns, self.variances, self.flags], dim=-1)
         if self.skip is not None:
             mean = mean + self.skip(x)
-        return mean, bounded(raw, self.lower, self.upper), logits
+        return mean, bounded(raw, self.lower, self.upper) if self.noisy else torch.zeros_like(mean), logits
 
     @property
     def first(self) -> StackedLinear:
@@ -147,12 +163,30 @@ class GaussianStack(nn.Module):
         """
         mean, log_variance, logits = torch.func.functional_call(self, dict(networks), (inputs,))
         scale, noise = networks["target_scale"], networks["noise"]
-        return Prediction(networks["target_mean"] + scale * mean, scale * noise * (0.5 * log_variance).exp(), logits)
+        std = scale * noise * (0.5 * log_variance).exp() if self.noisy else torch.zeros_like(mean)
+        return Prediction(networks["target_mean"] + scale * mean, std, logits)
 
     def standardise(self, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Targets `(M, B, C)` in standardised units, and `(M, 1, C)` 1.0 where the column varies, else 0.0."""
         live = (self.target_scale > 0).to(targets.dtype)
         return (targets - self.target_mean) / torch.where(live > 0, self.target_scale, 1.0), live
+
+    @torch.no_grad()
+    def hold_norms(self, *, exact: bool = False) -> None:
+        """Scale weights down to the spectral norms that a Lipschitz bound allows; nothing where there is none.
+
+        Of the last layer only what leads to the means is held: variances and log-odds may change faster.
+
+        Args:
+            exact: so that the bound holds to rounding; otherwise by an estimate that is better with every call.
+        """
+        if self.layer_norm is None:
+            return
+        for k, layer in enumerate(self.mlp.layers):
+            whole = _linear(layer).weight
+            weight = whole[..., : self.columns] if layer is self.head else whole
+            if weight.numel():
+                hold_norm(weight, self.layer_norm, self.get_buffer(f"direction_{k}"), exact=exact)
 
     @torch.no_grad()
     def take_statistics(self, owner: int, inputs: Tensor, targets: Tensor) -> None:
@@ -196,7 +230,7 @@ class GaussianStack(nn.Module):
         for layer in [self.head] if self.skip is None else [self.head, self.skip]:
             layer.weight[own, :, : self.columns] *= ratio
             layer.bias[own, :, : self.columns] *= ratio
-        if self.lower.requires_grad and self.fitted[owner]:
+        if self.noisy and self.lower.requires_grad and self.fitted[owner]:
             for bound in (self.lower[own], self.upper[own], self.head.bias[own, :, self.columns : 2 * self.columns]):
                 bound += 2 * ratio.log()
 
@@ -237,6 +271,11 @@ def least_squares(mean: Tensor, log_variance: Tensor, target: Tensor, weight: Te
     error = (mean - target).square()
     doubt = error.detach() * (-log_variance).exp() + log_variance
     return _mean(error + variance_weight * doubt, weight)
+
+
+def squared_error(mean: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """`(mean - target)^2` averaged over rows and weighted columns, per network `(M,)`; see `gaussian_nll`."""
+    return _mean((mean - target).square(), weight)
 
 
 def _mean(each: Tensor, weight: Tensor) -> Tensor:

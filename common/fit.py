@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from presage.common.dynamics import DynamicsEnsemble, Regression
-from presage.common.ensemble import GaussianStack, gaussian_nll, least_squares
+from presage.common.dynamics import DynamicsEnsemble, Regression, runs
+from presage.common.ensemble import GaussianStack, gaussian_nll, least_squares, squared_error
 from presage.common.game import Rows, Window
 from presage.common.held_out_scores import HeldOut, by_group, held_out, mean_over_live
 from presage.common.holdout import Numbered, Split, repeated
@@ -119,8 +119,8 @@ class NetworkReport:
     rmse: dict[str, float] = field(default_factory=dict)
     """per group of columns, in raw units: root mean square over its columns and the elites"""
     nll: dict[str, float] = field(default_factory=dict)
-    """per group: nats per column that varies, in units of its standard deviation; cross-entropy for flags; mean over
-    the elites"""
+    """per group: nats per column that varies, in units of its standard deviation, left out where no noise is
+    predicted; cross-entropy for flags; mean over the elites"""
     explained: dict[str, float] = field(default_factory=dict)
     """per group: 1 - error / variance, mean over the columns that vary and the elites"""
 
@@ -153,6 +153,16 @@ class EnsembleFitter:
     """
 
     def __init__(self, ensemble: DynamicsEnsemble, config: FitConfig, rng: torch.Generator) -> None:
+        """
+        Raises:
+            ValueError: a likelihood, or a calibration of noise, is asked of members that predict means alone.
+        """
+        if ensemble.config.noise == "none" and ("likelihood" in (config.loss, config.score) or config.calibrate):
+            raise ValueError(
+                f"loss={config.loss!r}, score={config.score!r}, calibrate={config.calibrate} need a noise that members "
+                "predict, and noise='none' predicts none; take loss='least_squares', score='error', calibrate=False, "
+                "or noise='learned'"
+            )
         self.ensemble, self.config = ensemble, config
         self.renamings = Renamings(ensemble.spec, next(ensemble.parameters()).device)
         self.salt = int(torch.randint(2**31 - 1, (1,), generator=rng, device=rng.device))
@@ -180,6 +190,9 @@ class EnsembleFitter:
     ) -> FitReport:
         """Fit every network on `rows (B)`; where owners differ, each on the rows of its ego and of all agents.
 
+        An ensemble of several steps is fitted on all runs of as many rows inside one episode; a run is held out or
+        trained on as its first row would be.
+
         Args:
             rng: orders the mini-batches, on the rows' device.
             window: the windows that end at the rows, where the game declares several frames.
@@ -191,6 +204,14 @@ class EnsembleFitter:
         """
         config, owners = self.config, self.ensemble.config.owners
         numbered = Numbered.of(rows.ego, rows.step, lanes, first, config.holdout_stretch)
+        following: list[Rows] = []
+        if self.ensemble.steps > 1:
+            start, *later = runs(rows, self.ensemble.steps, lanes)
+            if not len(start):
+                raise ValueError(f"no episode shows {self.ensemble.steps} steps in a row: nothing to fit on")
+            numbered = Numbered(ego=numbered.ego[start], number=numbered.number[start], stretch=numbered.stretch[start])
+            following = [rows[at] for at in later]
+            rows, window = rows[start], None if window is None else window[start]
         split = Split.of(numbered, owners, config.holdout, config.max_holdout, self.salt)
         members = self.ensemble.config.members
         resamples = split.resamples(numbered, members, self.salt, config.bootstrap)
@@ -200,10 +221,11 @@ class EnsembleFitter:
             chosen = self.renamings.draw((images + 1) * len(rows), rng)
             chosen[: len(rows)] = 0  # as they are
             index = torch.arange(len(rows), device=rows.obs.device).repeat(images + 1)
+            following = [self.renamings.rows(more[index], chosen) for more in following]
             rows = self.renamings.rows(rows[index], chosen)
             if window is not None:
                 window = self.renamings.window(window[index], chosen)
-        regressions = self.ensemble.regressions(rows, window)
+        regressions = self.ensemble.regressions(rows, window, following)
         for regression in regressions.values():
             _check_finite(regression)
         reports: dict[str, NetworkReport] = {}
@@ -252,6 +274,7 @@ class EnsembleFitter:
             return held_out(network, table, inputs.shape[1], rows, weights)
 
         network.noise.fill_(1.0)
+        network.hold_norms(exact=True)
         best = _Best(network, self._score(look()))
         batches = _batches(resamples, config.batch_size, rng)
         updates, stale, loss = 0, 0, best.score
@@ -266,7 +289,9 @@ class EnsembleFitter:
                 if config.gradient_clip is not None:
                     clip_by_member(network, config.gradient_clip)
                 optimiser.step()
+                network.hold_norms()
                 updates += 1
+            network.hold_norms(exact=True)
             stale = 0 if best.improves(self._score(look()), config) else stale + 1
         best.restore()
         order = best.score.view(network.owners, -1).argsort(dim=1, stable=True)
@@ -361,14 +386,16 @@ def network_loss(network: GaussianStack, inputs: Tensor, targets: Tensor, config
     mean, log_variance, logits = network(inputs)
     y, live = network.standardise(y)
     likelihood = config.loss == "likelihood"
-    if likelihood:
+    if not network.noisy:
+        loss = squared_error(mean, y, live)
+    elif likelihood:
         loss = gaussian_nll(mean, log_variance, y, live)
     else:
         loss = least_squares(mean, log_variance, y, live, config.variance_weight)
     if network.flags:
         cross = torch.nn.functional.binary_cross_entropy_with_logits(logits, flags, reduction="none")
         loss = loss + cross.mean((1, 2))
-    if network.lower.requires_grad:
+    if network.noisy and network.lower.requires_grad:
         penalty = config.bound_penalty * (1.0 if likelihood else config.variance_weight)
         loss = loss + penalty * (network.upper - network.lower).sum((1, 2))
     if config.input_penalty:

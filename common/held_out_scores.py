@@ -24,7 +24,8 @@ class HeldOut(NamedTuple):
     error: Tensor
     """(M, C) squared error over the variance of the target"""
     nll: Tensor
-    """(M, C) nats by the networks' own variances, in units of the target's standard deviation"""
+    """(M, C) nats by the networks' own variances, in units of the target's standard deviation; networks without noise
+    count as sure to one standardised unit"""
     surprise: Tensor
     """(M, C) squared error over the networks' own variances; 1 where these are right"""
     flags: Tensor
@@ -77,6 +78,7 @@ def by_group(network: GaussianStack, found: HeldOut, groups: Mapping[str, slice]
             continue
         on = live[:, where]
         rmse[name] = float((error * spread.square())[:, where].mean().sqrt())
-        likelihood[name] = float(mean_over_live(nll[:, where], on).mean())
+        if network.noisy:
+            likelihood[name] = float(mean_over_live(nll[:, where], on).mean())
         explained[name] = 1.0 - float(mean_over_live(error[:, where], on).mean())
     return {"rmse": rmse, "nll": likelihood, "explained": explained}

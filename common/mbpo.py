@@ -13,6 +13,7 @@ from presage.common.dyna import Dyna, DynaConfig
 from presage.common.dynamics import DynamicsEnsemble, EnsembleConfig
 from presage.common.fit import FitConfig
 from presage.common.game import GameError, GameSpec, Kernel
+from presage.common.propagation import Propagation
 from presage.common.sac import SACConfig, build_sac
 from presage.common.schedules import LengthRamp
 from presage.common.streams import Streams
@@ -55,6 +56,8 @@ class MBPOConfig:
     """the networks of the learned world"""
     fit: FitConfig = field(default_factory=FitConfig)
     """how they are fitted"""
+    propagation: Propagation = "fresh"
+    """which of them answers for a row; see `EnsembleKernel`, whose "moments" are for plans alone"""
 
     @classmethod
     def paper(cls, body: Body) -> MBPOConfig:
@@ -88,13 +91,15 @@ class MBPOConfig:
         learner, actor = build_sac(spec, self.sac, streams("learner", "cpu"), device)
         world = None
         if self.loop.real_share < 1:
-            world = build_world(spec, self.model, self.ensemble, self.fit, streams, device, true_kernel)
+            world = build_world(
+                spec, self.model, self.ensemble, self.fit, streams, device, true_kernel, self.propagation
+            )
         return Dyna(spec, self.loop, learner, actor, streams, world=world, device=device)
 
 
 def build_world(
     spec: GameSpec, model: Literal["ensemble", "true"], ensemble: EnsembleConfig, fit: FitConfig, streams: Streams,
-    device: torch.device, true_kernel: Kernel | None,
+    device: torch.device, true_kernel: Kernel | None, propagation: Propagation = "fresh",
 ) -> LearnedWorld | GivenWorld:  # fmt: skip
     """The world that a configuration names.
 
@@ -103,7 +108,7 @@ def build_world(
     """
     if model == "ensemble":
         networks = DynamicsEnsemble(spec, ensemble, streams("ensemble", "cpu")).to(device)
-        return LearnedWorld(networks, fit, streams("holdout"))
+        return LearnedWorld(networks, fit, streams("holdout"), propagation)
     if true_kernel is None:
         raise GameError(f"{spec.name!r} offers no true dynamics to imagine in; use model='ensemble'")
     return GivenWorld(true_kernel)

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor
 
-from presage.common.dynamics import DynamicsEnsemble
+from presage.common.dynamics import DynamicsEnsemble, runs
 from presage.common.game import ALL_AGENTS, Rows, Window
 from presage.common.propagation import EnsembleKernel
 from presage.common.replay import Replay
@@ -127,15 +127,6 @@ def rank_correlation(one: Tensor, two: Tensor) -> float:
     return float(stats.spearmanr(one.cpu(), two.cpu()).statistic)
 
 
-def branch_starts(rows: Rows, lanes: int, horizon: int) -> Tensor:
-    """Positions among `rows`, ordered by time, then lane, whose episode goes on for `horizon` rows from there."""
-    last = len(rows) - (horizon - 1) * lanes
-    if last <= 0:
-        return torch.empty(0, dtype=torch.long, device=rows.obs.device)
-    start = torch.arange(last, device=rows.obs.device)
-    return start[rows.step[start + (horizon - 1) * lanes] == rows.step[start] + horizon - 1]
-
-
 @torch.no_grad()
 def open_loop(
     ensemble: DynamicsEnsemble, replay: Replay, index: Tensor, starts: Tensor, horizon: int
@@ -144,7 +135,7 @@ def open_loop(
     standing still; root mean squares over rows and columns that vary, in standard deviations of the observations.
 
     Args:
-        index: rows of the replay by time, then lane. starts: positions in `index`, from `branch_starts`.
+        index: rows of the replay by time, then lane. starts: positions in `index` where runs of `horizon` rows begin.
     """
     rows, spec = replay.rows(index), ensemble.spec
     scale = rows.obs.std(0)
@@ -200,7 +191,7 @@ def model_report(
     curves: tuple[list[float], list[float]] = ([], [])
     every = replay.rows(index)
     for steps in range(horizon, 0, -1):  # the longest that some held-out branch lasts
-        starts = branch_starts(every, replay.lanes, steps)
+        starts = runs(every, steps, replay.lanes)[0]
         starts = starts[torch.isin(starts, places)]
         if len(starts):
             curves = open_loop(ensemble, replay, index, starts, steps)

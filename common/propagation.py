@@ -2,13 +2,15 @@
 
 Rows are sent to members in equal groups, so that a step costs one batched product of B rows and not one per member.
 
-Shape suffixes: B batch, K elites of one owner, R routed networks (owners * K), O observation, A action, N agent.
+Shape suffixes: B batch, K elites of one owner, P particles of one plan, O observation, A action, N agent, S state,
+L flags.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from presage.common.dynamics import DynamicsEnsemble, Past
 from presage.common.ensemble import GaussianStack, Prediction
 from presage.common.game import ALL_AGENTS, GameError, Outcome, View, Window
 
-Propagation = Literal["fresh", "fixed", "mean"]
+Propagation = Literal["fresh", "fixed", "mean", "mixture", "moments"]
 
 
 class Route(NamedTuple):
@@ -73,6 +75,18 @@ def balanced_slots(
     return (owner * elites + (rank + turn) % elites) * capacity + rank // elites
 
 
+def mixture(answer: Prediction) -> Prediction:
+    """The moments of what K elites say `(G, K, B, .)` in equal shares: `(G, B, .)`.
+
+    Variances are the elites' mean variance plus the variance of their means (DS of PETS); a flag's chance is the mean
+    of theirs.
+    """
+    variance = answer.std.square().mean(1) + answer.mean.var(1, unbiased=False)
+    spread = variance > 0  # the root has no slope at 0
+    std = torch.where(spread, torch.where(spread, variance, 1.0).sqrt(), 0.0)
+    return Prediction(answer.mean.mean(1), std, answer.logits.sigmoid().mean(1).logit())
+
+
 @dataclass(frozen=True, kw_only=True)
 class EnsembleCarry:
     """What an `EnsembleKernel` remembers of B branches."""
@@ -91,9 +105,18 @@ class EnsembleCarry:
 class EnsembleKernel:
     """A dynamics ensemble as a world to imagine in; satisfies `Kernel`.
 
-    Propagation: "fresh" draws an elite anew per row and step (MBPO, Janner et al. 2019; TS1 of PETS), "fixed" keeps one
-    per row for the whole branch (TS-infinity, Chua et al. 2018), "mean" follows the elites' mean without noise.
-    Draws are balanced: elites answer for equally many rows. Assignments and noise are drawn for the whole batch.
+    Propagation, with PETS's names (Chua et al. 2018) in brackets:
+
+    * "fresh" (TS1) draws an elite anew per row and step, as MBPO does (Janner et al. 2019);
+    * "fixed" (TS-infinity) keeps one per row for the whole branch;
+    * "mean" (E) follows the elites' mean without noise;
+    * "mixture" (DS) draws every row from the Gaussian with the mean and the variances of the elites' mixture;
+    * "moments" (MM) does as well, and then draws the states of a plan's `particles` rows anew from the Gaussian with
+      their mean and covariance. A row's reward and flags are those of its own step, before that. Rows whose branches
+      have ended count like the others, and rows of one plan are taken to have played the same actions.
+
+    With "fresh" and "fixed" draws are balanced: elites answer for equally many rows. Assignments and noise are drawn
+    for the whole batch.
     """
 
     def __init__(
@@ -103,9 +126,18 @@ class EnsembleKernel:
         Args:
             particles: rows that imagine the same plan, side by side in runs of this length; each run is spread evenly
                 over the elites. None where rows have nothing to do with each other.
+
+        Raises:
+            ValueError: an unknown propagation; "moments" without at least two particles.
         """
-        if propagation not in ("fresh", "fixed", "mean"):
-            raise ValueError(f"propagation={propagation!r} must be 'fresh', 'fixed' or 'mean'")
+        if propagation not in get_args(Propagation):
+            known = ", ".join(map(repr, get_args(Propagation)))
+            raise ValueError(f"propagation={propagation!r} must be one of {known}")
+        if propagation == "moments" and (particles or 0) < 2:
+            raise ValueError(
+                f"propagation='moments' fits a Gaussian to the rows of a plan; particles={particles} must be >= 2"
+            )
+        self._routed = propagation in ("fresh", "fixed")
         self.ensemble, self.propagation, self.particles = ensemble, propagation, particles
 
     def init(self, window: Window, ego: Tensor, rng: torch.Generator) -> EnsembleCarry:
@@ -130,7 +162,7 @@ class EnsembleKernel:
         carry = EnsembleCarry(
             networks=tuple(network.select(network.elite_index()) for network in ensemble.networks),
             owner=owner,
-            capacity=most if self.propagation == "mean" else -(-most // config.elites),
+            capacity=-(-most // config.elites) if self._routed else most,
             route=None,
             past=ensemble.past(window) if ensemble.spec.frames > 1 else None,
         )
@@ -138,7 +170,7 @@ class EnsembleKernel:
 
     def _route(self, carry: EnsembleCarry, rng: torch.Generator) -> Route:
         owners = self.ensemble.config.owners
-        elites = 1 if self.propagation == "mean" else self.ensemble.config.elites
+        elites = self.ensemble.config.elites if self._routed else 1
         particles = self.particles or len(carry.owner)
         slot = balanced_slots(carry.owner, owners, elites, carry.capacity, particles, rng)
         return Route.of(slot, owners * elites, carry.capacity)
@@ -147,37 +179,79 @@ class EnsembleKernel:
         self, carry: EnsembleCarry, view: View, act: Tensor, rng: torch.Generator
     ) -> tuple[EnsembleCarry, Outcome]:
         """One step of all branches under `act (B, A)`; differentiable in the views' tensors and the actions."""
+        carry, outcome, state = self._step(carry, view, act, None, rng)
+        return self._refit(carry, outcome, state, rng) if self.propagation == "moments" else (carry, outcome)
+
+    def step_to(
+        self, carry: EnsembleCarry, view: View, act: Tensor, state: Tensor, rng: torch.Generator
+    ) -> tuple[EnsembleCarry, Outcome]:
+        """As `step`, where the next `state (B, S)` is known: rewards and flags alone are asked for."""
+        return self._step(carry, view, act, state, rng)[:2]
+
+    def _step(
+        self, carry: EnsembleCarry, view: View, act: Tensor, known: Tensor | None, rng: torch.Generator
+    ) -> tuple[EnsembleCarry, Outcome, Tensor]:
+        """One step to the `known` next state `(B, S)`, or to one that is drawn; and that state."""
         if len(view) != len(carry.owner):
             raise GameError(f"{len(carry.owner)} branches were started, {len(view)} rows are to be stepped")
         ensemble = self.ensemble
         route = carry.route or self._route(carry, rng)
         inputs, width = ensemble.inputs(view, act, carry.past), ensemble.state_dim
-        answer = self._ask(ensemble.state_network, carry.networks[0], inputs, route)
-        drawn = self._draw(answer, rng)
-        state, reward = drawn[:, :width], drawn[:, width:]
-        if ensemble.config.target == "delta":
-            state = ensemble.state(view) + state
+        if known is None or ensemble.outcome_network is None:  # then the one network tells rewards and flags as well
+            answer = self._ask(ensemble.state_network, carry.networks[0], inputs, route)
+            drawn = self._draw(answer, rng)
+            state, reward = drawn[:, :width], drawn[:, width:]
+            if ensemble.config.target == "delta":
+                state = ensemble.state(view) + state
+        if known is not None:
+            state = known
         if ensemble.outcome_network is not None:
             reads = ensemble.outcome_inputs(inputs, state, view)
             answer = self._ask(ensemble.outcome_network, carry.networks[1], reads, route)
             reward = self._draw(answer, rng)
         outcome = self._outcome(view, act, state, reward, answer.logits, rng)
-        if carry.past is not None:
+        if carry.past is not None and ensemble.steps == 1:  # who steps further knows what was seen in between
             obs = torch.cat([carry.past.obs[:, 1:], view.obs[:, None]], 1)
             acts = torch.cat([carry.past.act[:, 1:], act[:, None]], 1)
             carry = replace(carry, past=Past(obs, acts))
-        return carry, outcome
+        return carry, outcome, state
+
+    def _refit(
+        self, carry: EnsembleCarry, outcome: Outcome, state: Tensor, rng: torch.Generator
+    ) -> tuple[EnsembleCarry, Outcome]:
+        """The step's end with states `(B, S)`, and the frames before them, drawn anew from each plan's Gaussian.
+
+        A row becomes its plan's mean plus a random combination of the deviations from it: `x + Z (X - x) / sqrt(P - 1)`
+        with Z `(P, P)` standard normal has the sample covariance, whatever its rank.
+        """
+        past, size = carry.past, self.particles or 1
+        columns = state if past is None else torch.cat([state, past.obs.flatten(1)], 1)
+        plans = columns.view(-1, size, columns.shape[1])
+        mean = plans.mean(1, keepdim=True)
+        mix = torch.randn(len(plans), size, size, generator=rng, device=state.device) / math.sqrt(size - 1)
+        drawn = (mean + mix @ (plans - mean)).view_as(columns)
+        if past is not None:
+            frames = drawn[:, state.shape[1] :].view_as(past.obs)
+            carry = replace(carry, past=Past(frames, past.act))
+        return carry, replace(outcome, after=self._at(drawn[:, : state.shape[1]], outcome.after))
+
+    def _at(self, state: Tensor, view: View) -> View:
+        """`view` with what the modelled state `(B, S)` says in place of its own."""
+        spec = self.ensemble.spec
+        obs = state[:, : spec.obs_dim]
+        achieved = obs[:, list(spec.achieved)] if spec.achieved else state[:, spec.obs_dim :]
+        return replace(view, obs=obs, achieved=achieved)
 
     def _ask(self, network: GaussianStack, weights: dict[str, Tensor], inputs: Tensor, route: Route) -> Prediction:
-        """What the routed networks predict for rows `(B, inputs)`, as `(B, .)`."""
+        """What the routed networks, or all elites together, predict for rows `(B, inputs)`, as `(B, .)`."""
         grouped = route.group(inputs)
-        if self.propagation != "mean":
+        if self._routed:
             return Prediction(*(route.ungroup(part) for part in network.predict(grouped, weights)))
         elites = self.ensemble.config.elites
         answer = network.predict(grouped.repeat_interleave(elites, 0), weights)
-        return Prediction(
-            *(route.ungroup(part.view(len(part) // elites, elites, *part.shape[1:]).mean(1)) for part in answer)
-        )
+        answer = Prediction(*(part.view(len(part) // elites, elites, *part.shape[1:]) for part in answer))
+        joint = Prediction(*(part.mean(1) for part in answer)) if self.propagation == "mean" else mixture(answer)
+        return Prediction(*(route.ungroup(part) for part in joint))
 
     def _draw(self, answer: Prediction, rng: torch.Generator) -> Tensor:
         if self.propagation == "mean":
@@ -190,9 +264,7 @@ class EnsembleKernel:
     ) -> Outcome:
         """The step's outcome from the next `state (B, S)`, learned rewards `(B, N)` and flags' log-odds `(B, L)`."""
         ensemble, spec = self.ensemble, self.ensemble.spec
-        obs = state[:, : spec.obs_dim]
-        achieved = obs[:, list(spec.achieved)] if spec.achieved else state[:, spec.obs_dim :]
-        after = replace(view, obs=obs, achieved=achieved)
+        after = self._at(state, view)
         terminated = torch.zeros_like(view.acting)
         flags: dict[str, Tensor] = {}
         if logits.shape[1]:
@@ -204,7 +276,8 @@ class EnsembleKernel:
         elif ensemble.termination_rule is not None:
             terminated = ensemble.termination_rule(view, act, after)
         if ensemble.flags["acting"]:
-            after = replace(after, acting=flags["acting"] & ~terminated)
+            over = torch.zeros_like(terminated) if ensemble.backward else terminated
+            after = replace(after, acting=flags["acting"] & ~over)
         if ensemble.flags["legal"]:
             after = replace(after, legal=self._some_legal(flags["legal"], logits[:, -spec.act_dim :]))
         if ensemble.reward_rule is not None:

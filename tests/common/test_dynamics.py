@@ -155,6 +155,8 @@ def test_columns_that_never_vary_are_predicted_exactly() -> None:
         ({"owners": 0}, "owners=0"),
         ({"hidden": (4, 0)}, r"hidden=\(4, 0\)"),
         ({"log_variance": (1.0, 0.5)}, r"log_variance=\(1.0, 0.5\)"),
+        ({"lipschitz": 0.0, "linear_skip": False}, "lipschitz=0.0 must be > 0"),
+        ({"lipschitz": 2.0}, "lipschitz=2.0 bounds the perceptrons, linear_skip=True .* set linear_skip=False"),
     ],
 )
 def test_contradictions_are_refused_with_their_numbers(changed: dict[str, object], named: str) -> None:

@@ -109,12 +109,13 @@ def test_one_network_of_the_stack_is_the_perceptron_plus_the_linear_path() -> No
     torch.testing.assert_close(own.mean, got.mean[[2, 0, 1]], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("noisy", [True, False])
 @pytest.mark.parametrize("linear_skip", [True, False])
 @pytest.mark.parametrize("normalise_targets", [True, False])
 def test_new_statistics_and_units_leave_the_predictions_of_fitted_networks_alone(
-    linear_skip: bool, normalise_targets: bool
+    linear_skip: bool, normalise_targets: bool, noisy: bool
 ) -> None:
-    network = stack(linear_skip=linear_skip, normalise_targets=normalise_targets, unscaled=(3,))
+    network = stack(linear_skip=linear_skip, normalise_targets=normalise_targets, noisy=noisy, unscaled=(3,))
     network.take_statistics(0, rows(50, 4, 1), rows(50, 2, 2))
     network = scrambled(network)
     x = rows(9, 4, 3)

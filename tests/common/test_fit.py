@@ -10,6 +10,8 @@ from typing import Literal
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from presage.common import fit as fitting
@@ -19,13 +21,19 @@ from presage.common.fit import EnsembleFitter, FitConfig, clip_by_member, networ
 from presage.common.game import Rows, View, Window
 from presage.common.held_out_scores import HeldOut, held_out
 from presage.common.holdout import Numbered, Split
+from presage.common.networks import Activation
+from presage.common.propagation import EnsembleKernel
 from tests.common.systems import box_game, transitions
 from tests.common.test_ensemble import scrambled, stack
-from tests.common.toy import generator
+from tests.common.toy import VARIED, generator, random_rows, window_at
 
 LINE = box_game(1, 1)
 SMALL = EnsembleConfig(members=3, elites=2, hidden=(16,), outcome_hidden=(8,))
 QUICK = FitConfig(max_updates=40, evaluate_every=10, batch_size=32)
+SURE = replace(SMALL, noise="none")
+"""members without noise"""
+HELD = replace(SMALL, lipschitz=1.5, linear_skip=False)
+"""members of a bounded slope"""
 
 Law = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
@@ -210,17 +218,18 @@ def test_equal_generators_give_equal_fits_to_the_bit() -> None:
 
 
 @pytest.mark.parametrize("keep_optimiser", [True, False])
-def test_a_restored_fitter_goes_on_to_the_bit(keep_optimiser: bool) -> None:
+@pytest.mark.parametrize("config", [SMALL, SURE, HELD])
+def test_a_restored_fitter_goes_on_to_the_bit(keep_optimiser: bool, config: EnsembleConfig) -> None:
     rows = transitions(LINE, 400, noisy_line)
     fit = replace(QUICK, keep_optimiser=keep_optimiser, bootstrap=True)
     rng = generator(2)
-    ensemble = DynamicsEnsemble(LINE, SMALL, generator(0))
+    ensemble = DynamicsEnsemble(LINE, config, generator(0))
     fitter = EnsembleFitter(ensemble, fit, generator(1))
     fitter.fit(rows[:300], rng)
     saved = copy.deepcopy((ensemble.state_dict(), fitter.state(), rng.get_state()))
     fitter.fit(rows, rng)
 
-    again = DynamicsEnsemble(LINE, SMALL, generator(50))
+    again = DynamicsEnsemble(LINE, config, generator(50))
     other = EnsembleFitter(again, fit, generator(51))
     again.load_state_dict(saved[0])
     other.restore(saved[1])
@@ -455,3 +464,122 @@ def test_the_group_lasso_silences_inputs_that_do_not_pay() -> None:
 def test_a_negative_group_lasso_is_refused() -> None:
     with pytest.raises(ValueError, match="input_penalty=-1 must be >= 0"):
         FitConfig(input_penalty=-1)
+
+
+def test_members_without_noise_predict_means_and_log_odds_alone() -> None:
+    rows = random_rows(VARIED, 200, generator(0))
+    ensemble = DynamicsEnsemble(VARIED, SURE, generator(0))
+    fitter = EnsembleFitter(ensemble, QUICK, generator(1))
+    reports = [fitter.fit(part, generator(2)) for part in (rows[:100], rows)]
+    state, outcome = ensemble.networks
+    assert (state.head.weight.shape[2], outcome.head.weight.shape[2]) == (5, 2 + 9)
+    found = ensemble.predict(rows.view, rows.act)
+    assert found.std.eq(0).all()
+    assert found.reward_std.eq(0).all()
+    assert found.mean.std(0).gt(0).all(), "what they disagree on is still to be seen"
+    assert set(reports[1].networks["outcome"].nll) == {"terminated", "acting", "legal"}
+    assert "obs_nll" not in reports[1].metrics()
+    assert set(reports[1].networks["state"].rmse) == {"obs", "achieved"}
+
+    kernel, at = EnsembleKernel(ensemble, "fixed"), rows[:20]
+    window, ego = window_at(at.view, VARIED.act_dim), torch.full((20,), -1)
+    carry = kernel.init(window, ego, generator(3))
+    one, two = (kernel.step(carry, at.view, at.act, generator(seed))[1] for seed in (4, 5))
+    assert torch.equal(one.after.obs, two.after.obs)
+    assert torch.equal(one.reward, two.reward)
+    assert not torch.equal(one.terminated, two.terminated), "flags have odds all the same"
+
+
+def test_members_without_noise_are_fitted_by_squared_errors_alone() -> None:
+    network = stack(noisy=False)
+    inputs, targets = random_batch()
+    found = network_loss(network, inputs, targets, FitConfig(variance_weight=7.0))
+    mean, _, logits = network(inputs)
+    for m in range(3):
+        errors = [(mean[m, b, c] - targets[m, b, c]).item() ** 2 for b in range(5) for c in range(2)]
+        cross = torch.nn.functional.binary_cross_entropy(logits[m].sigmoid(), targets[m, :, 2:])
+        assert found[m].item() == pytest.approx(sum(errors) / len(errors) + cross.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("linear_skip", [True, False])
+def test_a_noisy_linear_system_is_recovered_without_learning_its_noise(linear_skip: bool) -> None:
+    fit = FitConfig(max_updates=800, patience=8)
+    ensemble = fitted(replace(SURE, linear_skip=linear_skip), fit, transitions(LINE, 6000, noisy_line))
+    view, action = probe(-0.8, -0.3, 0.2, 0.9, act=0.5)
+    found = ensemble.predict(view, action)
+    spread = (0.9**2 / 3 + 0.5**2 / 3 + 0.1**2) ** 0.5
+    assert (found.mean.mean(0) - (0.9 * view.obs + 0.25)).abs().max() < 0.03 * spread
+    torch.testing.assert_close(found.reward_mean.mean(0), view.obs - 0.5, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("changed", [{"loss": "likelihood"}, {"score": "likelihood"}, {"calibrate": True}])
+def test_no_likelihood_is_asked_of_members_without_noise(changed: dict[str, object]) -> None:
+    fit = replace(QUICK, **changed)  # type: ignore[arg-type]  # fields of several types
+    with pytest.raises(ValueError, match="noise='none' predicts none; take loss='least_squares'"):
+        EnsembleFitter(DynamicsEnsemble(LINE, SURE, generator(0)), fit, generator(1))
+
+
+def steps_of(obs: Tensor, act: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A step of height 4 at 0, and a fast wave: steeper than any bound in these tests."""
+    return obs + 4 * (obs > 0) + torch.sin(20 * act[:, :1]), torch.sin(30 * obs).expand(-1, 1)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    bound=st.sampled_from([0.3, 1.0, 4.0]), activation=st.sampled_from(["relu", "silu", "tanh"]),
+    hidden=st.sampled_from([(), (16,), (16, 16, 8)]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_no_distance_grows_by_more_than_the_bound(
+    bound: float, activation: Activation, hidden: tuple[int, ...], seed: int
+) -> None:
+    config = replace(HELD, lipschitz=bound, activation=activation, hidden=hidden, outcome_hidden=hidden)
+    ensemble = DynamicsEnsemble(LINE, config, generator(seed))
+    fitter = EnsembleFitter(ensemble, replace(QUICK, learning_rate=0.05), generator(1))
+    rng, steepest = generator(seed), []
+    for rows in (None, transitions(LINE, 300, steps_of), transitions(LINE, 300, steps_of, low=-9.0, high=5.0)):
+        if rows is not None:
+            fitter.fit(rows, generator(2))
+        for network in ensemble.networks:
+            inputs = network.input_mean.shape[2]
+            maps = [p.detach() for name, p in network.mlp.named_parameters() if name.endswith("weight")]
+            maps[-1] = maps[-1][..., : network.columns]
+            norms = [torch.linalg.matrix_norm(part, 2) for part in maps]
+            slope = 1.0998394 if activation == "silu" else 1.0
+            assert (torch.stack(norms).prod(0) * slope ** len(hidden) <= bound * (1 + 1e-5)).all()
+            one = network.input_mean + network.input_std * torch.randn(3, 2000, inputs, generator=rng)
+            for near in (1e-2, 1.0, 100.0):
+                two = one + near * network.input_std * torch.randn(one.shape, generator=rng)
+                with torch.no_grad():
+                    apart = (network(one)[0] - network(two)[0]).norm(dim=2)
+                ratio = apart / ((one - two) / network.input_std).norm(dim=2)
+                assert ratio.max() <= bound * (1 + 1e-3), "to rounding"
+                steepest.append(ratio.max().item())
+    assert max(steepest) > 0.3 * bound, "and the bound is made use of"
+
+
+def test_a_bound_below_the_slope_is_what_the_slope_becomes() -> None:
+    """In standardised units a line has slope 1; under a bound of a half the best fit is half as steep."""
+
+    def line(obs: Tensor, act: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        return 4 * obs, torch.zeros(len(obs), 1)
+
+    config = replace(HELD, hidden=(), lipschitz=0.5, target="absolute")
+    ensemble = fitted(config, FitConfig(max_updates=400, learning_rate=1e-2), transitions(LINE, 1000, line))
+    found = ensemble.predict(*probe(-0.5, 0.5)).mean[:, :, 0]
+    assert (found[:, 1] - found[:, 0]).tolist() == pytest.approx([2.0] * 3, rel=0.02)
+
+
+def test_what_is_less_steep_than_the_bound_is_learned_as_ever() -> None:
+    def wave(obs: Tensor, act: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        return obs + torch.sin(3 * obs) / 3, torch.zeros(len(obs), 1)
+
+    rows, explained = transitions(LINE, 2000, wave), []
+    for bound in (0.7, 10.0, None):  # sin(3 x) / 3 has slope 1; its unit is 0.22, that of x 0.58: 2.6 in all
+        config = replace(HELD, lipschitz=bound, hidden=(32, 32), activation="relu")
+        ensemble = DynamicsEnsemble(LINE, config, generator(0))
+        fit = FitConfig(max_updates=800, learning_rate=5e-3)
+        report = EnsembleFitter(ensemble, fit, generator(1)).fit(rows, generator(2))
+        explained.append(report.networks["state"].explained["obs"])
+    assert explained[0] < 0.8
+    assert explained[1] > 0.995
+    assert explained[2] > 0.995

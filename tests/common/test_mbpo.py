@@ -23,12 +23,12 @@ from presage.common.dynamics import DynamicsEnsemble, EnsembleConfig
 from presage.common.fit import EnsembleFitter, FitConfig
 from presage.common.game import Actor, Game, GameError, GameSpec, Kernel, Outcome, Rows, View, Window
 from presage.common.mbpo import MBPOConfig
-from presage.common.propagation import EnsembleKernel
+from presage.common.propagation import EnsembleKernel, Propagation
 from presage.common.replay import Replay
 from presage.common.sac import SACConfig, build_sac
 from presage.common.schedules import LengthRamp
 from presage.common.streams import streams
-from presage.common.worlds import GivenWorld
+from presage.common.worlds import GivenWorld, LearnedWorld
 from presage.envs.registry import make
 from presage.marl.aorpo import AORPOConfig
 from presage.marl.masac import MASAC, MASACConfig
@@ -310,6 +310,26 @@ def test_weights_are_drawn_on_the_cpu_whatever_the_device() -> None:
 
 
 # ---------------------------------------------------------------- the paper's numbers
+
+
+def test_variants_of_the_ensemble_and_of_the_propagation_are_reached_from_the_configuration() -> None:
+    variants: list[tuple[EnsembleConfig, Propagation]] = [
+        (replace(ENSEMBLE, noise="none"), "mixture"),
+        (replace(ENSEMBLE, lipschitz=2.0, linear_skip=False), "fixed"),
+    ]
+    for ensemble, propagation in variants:
+        method = MBPOConfig(sac=SAC, loop=LOOP, ensemble=ensemble, fit=FIT, propagation=propagation)
+        torch.manual_seed(0)
+        dyna = method.build(ONE, streams(0), CPU)
+        play(dyna, LinearGame(ONE), 0)
+        assert dyna.updates > 0
+        world = dyna.world
+        assert isinstance(world, LearnedWorld)
+        assert isinstance(world.kernel, EnsembleKernel)
+        assert world.kernel.propagation == propagation
+        assert world.ensemble.config == ensemble
+    with pytest.raises(ValueError, match="particles=None must be >= 2"):
+        MBPOConfig(sac=SAC, loop=LOOP, ensemble=ENSEMBLE, fit=FIT, propagation="moments").build(ONE, streams(0), CPU)
 
 
 def test_the_papers_branches_grow_and_its_pool_keeps_an_epoch() -> None:

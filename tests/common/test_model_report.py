@@ -17,7 +17,6 @@ from presage.common.fit import FitConfig
 from presage.common.model_report import (
     LEVELS,
     Answers,
-    branch_starts,
     calibration_error,
     coverage,
     mixture_nll,
@@ -30,7 +29,7 @@ from presage.common.replay import Replay
 from presage.common.run import start
 from presage.common.worlds import LearnedWorld
 from tests.common.tiny_runs import AORPO, MODEL_FREE, scenario
-from tests.common.toy import PLAIN, LinearGame, generator, random_rows
+from tests.common.toy import PLAIN, LinearGame, generator
 
 
 def answers(stated: float, elites: int = 3, rows: int = 4_000) -> Answers:
@@ -60,15 +59,6 @@ def test_columns_that_do_not_vary_are_left_out() -> None:
     truth = torch.tensor([[1.0, 0.0, 3.0], [2.0, 0.0, 4.0]])
     std = torch.tensor([1.0, 1.0, 0.0]).expand(2, 2, 3)
     assert varying(Answers(torch.zeros(2, 2, 3), std, truth)).tolist() == [True, False, False]
-
-
-def test_branches_start_where_their_episode_goes_on() -> None:
-    step = torch.tensor([[0, 2], [1, 3], [2, 0], [0, 1], [1, 2]], dtype=torch.int32).flatten()  # time by lane
-    rows = random_rows(PLAIN, 10, generator(0)).with_(step=step)
-    assert branch_starts(rows, 2, 1).tolist() == list(range(10))
-    assert branch_starts(rows, 2, 2).tolist() == [0, 1, 2, 5, 6, 7]
-    assert branch_starts(rows, 2, 3).tolist() == [0, 5]
-    assert branch_starts(rows, 2, 6).tolist() == []
 
 
 def test_ranks_are_compared() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from presage.common.networks import Activation, Normaliser, StackedLinear, StackedMLP
+from presage.common.networks import LIPSCHITZ, Activation, Normaliser, StackedLinear, StackedMLP, hold_norm
 from tests.common.toy import generator
 
 
@@ -146,3 +146,50 @@ def test_a_normaliser_takes_float64_statistics_and_inverts() -> None:
     scaled = normaliser(rows)
     assert scaled[:, 1].abs().max() == 0, "a constant column must not be blown up"
     torch.testing.assert_close(normaliser.invert(scaled), rows)
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu", "tanh"])
+def test_no_activation_is_steeper_than_is_said(activation: Activation) -> None:
+    x = torch.linspace(-20, 20, 400_001, dtype=torch.float64)
+    y = {"relu": torch.relu, "silu": nn.functional.silu, "tanh": torch.tanh}[activation](x)
+    steepest = ((y[1:] - y[:-1]) / (x[1:] - x[:-1])).max().item()
+    assert steepest <= LIPSCHITZ[activation] + 1e-9
+    assert steepest == pytest.approx(LIPSCHITZ[activation], abs=2e-6), "and as steep"
+
+
+def test_norms_are_held_map_by_map() -> None:
+    rng = generator(0)
+    weight = torch.randn(3, 5, 4, generator=rng) * torch.tensor([0.01, 1.0, 100.0])[:, None, None]
+    start = weight.clone()
+    norms = [torch.linalg.matrix_norm(start[m], 2).item() for m in range(3)]
+    direction = torch.randn(3, 4, generator=rng)
+    hold_norm(weight, 0.5, direction, exact=True)
+    for m, norm in enumerate(norms):
+        torch.testing.assert_close(weight[m], start[m] * min(1.0, 0.5 / norm))
+        right = torch.linalg.svd(start[m])[2][0]
+        assert abs(float(right @ direction[m])) == pytest.approx(1.0, abs=1e-5), "where the map is largest"
+
+
+def test_estimated_norms_are_never_too_large_and_get_better_with_every_step() -> None:
+    rng = generator(0)
+    weight, direction = torch.randn(2, 30, 20, generator=rng), torch.randn(2, 20, generator=rng)
+    start, before = weight.clone(), torch.full((2,), math.inf)
+    for _ in range(100):
+        hold_norm(weight, 1.0, direction, exact=False)
+        norm = torch.linalg.matrix_norm(weight, 2)
+        assert (norm >= 1 - 1e-5).all()
+        assert (norm <= before + 1e-5).all()
+        before = norm
+    assert (before < 1.001).all()
+    scale = (weight / start).flatten(1)
+    assert (scale.amax(1) - scale.amin(1) < 1e-3).all(), "maps are scaled, and nothing else"
+
+
+def test_maps_without_a_norm_hurt_nobody() -> None:
+    weight, direction = torch.randn(3, 4, 4, generator=generator(0)), torch.randn(3, 4, generator=generator(1))
+    weight[0, 1, 2], weight[1] = float("nan"), 0.0
+    for exact in (False, True):
+        hold_norm(weight, 0.5, direction, exact=exact)
+    assert weight[1].eq(0).all()
+    assert torch.linalg.matrix_norm(weight[2], 2).item() <= 0.5 + 1e-6
+    assert direction.isfinite().all(), "an exact look brings the estimate back"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from presage.common.dynamics import DynamicsEnsemble, EnsembleConfig
-from presage.common.ensemble import GaussianStack
+from presage.common.ensemble import GaussianStack, Prediction
 from presage.common.game import ALL_AGENTS, GameError, GameSpec, View, Window
-from presage.common.propagation import EnsembleKernel, Propagation, Route, balanced_slots
+from presage.common.propagation import EnsembleKernel, Propagation, Route, balanced_slots, mixture
 from tests.common.systems import box_game
 from tests.common.toy import VARIED, generator, random_rows, window_at
 
@@ -55,9 +56,11 @@ def everybody(size: int) -> Tensor:
     return torch.full((size,), ALL_AGENTS)
 
 
-def walk(ensemble: DynamicsEnsemble, how: Propagation, size: int, steps: int, seed: int = 1) -> Tensor:
+def walk(
+    ensemble: DynamicsEnsemble, how: Propagation, size: int, steps: int, seed: int = 1, particles: int | None = None
+) -> Tensor:
     """The first component of the state after every step, `(steps, size)`."""
-    kernel, rng = EnsembleKernel(ensemble, how), generator(seed)
+    kernel, rng = EnsembleKernel(ensemble, how, particles), generator(seed)
     window = start(ensemble.spec, size)
     carry, view, seen = kernel.init(window, everybody(size), rng), window.now, []
     for _ in range(steps):
@@ -73,6 +76,113 @@ def test_a_row_that_keeps_its_member_walks_away_and_one_that_does_not_wanders() 
     assert fixed[-1].var(unbiased=False).item() == pytest.approx(100.0, abs=1e-4)
     assert walk(ensemble, "fresh", 4000, 10)[-1].var(unbiased=False).item() == pytest.approx(10.0, rel=0.1)
     assert walk(ensemble, "mean", 4000, 10).abs().max() == 0
+
+
+def test_moments_of_the_mixture_wander_and_are_no_longer_two_points() -> None:
+    """Members add +1 and -1: a mixture of mean 0 and variance 1, so that ten steps of its Gaussian have variance 10."""
+    found = walk(speaking([1.0, -1.0]), "mixture", 40_000, 10)
+    for step, row in enumerate(found, 1):
+        assert row.var().item() == pytest.approx(step, rel=0.05)
+    assert found[0].pow(4).mean().item() == pytest.approx(3.0, rel=0.1), "a Gaussian; two points have 1"
+    steps = torch.diff(found, dim=0)
+    assert torch.corrcoef(torch.stack([steps[0], steps[1]]))[0, 1].abs() < 0.03
+
+
+@pytest.mark.parametrize("particles", [5, 20])
+def test_moments_refitted_at_every_step_have_their_closed_form(particles: int) -> None:
+    """Inside a plan each step adds the mixture's variance of 1 to the (unbiased) variance that is refitted: T after T.
+
+    The plan's mean moves by 1 / P in a step and, as P new particles are drawn with variance t, by t / P after it: in
+    all by (T + T (T + 1) / 2) / P. A particle has both, T (1 - 1 / P) + (T + T (T + 1) / 2) / P, which is T where
+    particles are many, as for the mixture alone.
+    """
+    plans, steps = 200_000 // particles, 10
+    found = walk(speaking([1.0, -1.0]), "moments", plans * particles, steps, particles=particles)[-1]
+    inside = found.view(plans, particles)
+    assert inside.var(1).mean().item() == pytest.approx(10.0, rel=0.05)
+    assert inside.mean(1).var().item() == pytest.approx((10 + 55) / particles, rel=0.05)
+    assert found.var().item() == pytest.approx(10 + 55 / particles, rel=0.05)
+
+
+def test_refitted_particles_keep_their_plans_mean_and_covariance_but_not_their_own_place() -> None:
+    """Nothing moves and nothing is uncertain: each plan's states are drawn anew from their own Gaussian."""
+    spec, particles, plans = box_game(2, 1), 4, 20_000
+
+    def pay(view: View, act: Tensor, after: View) -> Tensor:
+        return (after.obs - view.obs).abs().sum(1, keepdim=True)
+
+    config = EnsembleConfig(members=2, elites=2, hidden=(2,))
+    ensemble = DynamicsEnsemble(spec, config, generator(0), reward=pay)
+    say(ensemble.state_network, 0, [0.0, 0.0])
+    first = torch.tensor([[1.0, 0.0], [2.0, 1.0], [4.0, -3.0], [5.0, 0.0]])
+    second = torch.tensor([[100.0, 0.0], [101.0, 2.0], [102.0, 4.0], [103.0, 6.0]])
+    view = View.of(spec, torch.stack([first, second]).repeat(plans // 2, 1, 1).flatten(0, 1))
+    kernel, rng = EnsembleKernel(ensemble, "moments", particles), generator(1)
+    carry = kernel.init(window_at(view, 1), everybody(len(view)), rng)
+    _, outcome = kernel.step(carry, view, torch.zeros(len(view), 1), rng)
+    assert outcome.reward.eq(0).all(), "rewards are those of a row's own step"
+    found = outcome.after.obs.view(plans // 2, 2, particles, 2)
+    for plan, start in enumerate((first, second)):
+        drawn = found[:, plan].reshape(-1, 2)
+        torch.testing.assert_close(drawn.mean(0), start.mean(0), atol=0.05, rtol=0)
+        torch.testing.assert_close(torch.cov(drawn.T), torch.cov(start.T), atol=0.1, rtol=0.03)
+        own = torch.corrcoef(torch.stack([found[:, plan, 0, 0], found[:, plan, 1, 0]]))[0, 1]
+        assert own.abs() < 0.03, "particles are independent"
+    line = found[:, 1] - second[0]
+    torch.testing.assert_close(line[..., 1], 2 * line[..., 0], atol=1e-3, rtol=0, msg="off their line")
+
+
+def test_earlier_frames_are_drawn_anew_with_the_state() -> None:
+    """Nothing moves: the frame before is where the row is now, and so it is after both were drawn."""
+    spec = replace(box_game(2, 1), frames=2, goal_dim=1)
+    ensemble = DynamicsEnsemble(spec, EnsembleConfig(members=1, elites=1, hidden=(2,)), generator(0))
+    say(ensemble.state_network, 0, [0.0])
+    rng = generator(1)
+    view = View.of(spec, torch.randn(12, 2, generator=rng), achieved=torch.randn(12, 1, generator=rng))
+    window = Window(
+        obs=torch.stack([torch.zeros(12, 2), view.obs], 1), act=torch.zeros(12, 2, 1),
+        valid=torch.ones(12, 2, dtype=torch.bool), now=view,
+    )  # fmt: skip
+    kernel = EnsembleKernel(ensemble, "moments", 3)
+    carry, outcome = kernel.step(kernel.init(window, everybody(12), rng), view, torch.zeros(12, 1), rng)
+    assert carry.past is not None
+    torch.testing.assert_close(carry.past.obs[:, 0], outcome.after.obs)
+    assert not torch.allclose(outcome.after.obs, view.obs)
+    assert not torch.allclose(outcome.after.achieved, view.achieved)
+
+
+def test_a_mixture_has_the_moments_of_a_loop_over_its_members() -> None:
+    rng = generator(0)
+    said = Prediction(
+        torch.randn(2, 3, 4, 5, generator=rng), torch.rand(2, 3, 4, 5, generator=rng),
+        torch.randn(2, 3, 4, 2, generator=rng),
+    )  # fmt: skip
+    found = mixture(said)
+    for owner in range(2):
+        for row in range(4):
+            for column in range(5):
+                mean = [said.mean[owner, k, row, column].item() for k in range(3)]
+                second = [said.std[owner, k, row, column].item() ** 2 + mean[k] ** 2 for k in range(3)]
+                assert found.mean[owner, row, column].item() == pytest.approx(sum(mean) / 3, abs=1e-5)
+                wanted = (sum(second) / 3 - (sum(mean) / 3) ** 2) ** 0.5
+                assert found.std[owner, row, column].item() == pytest.approx(wanted, rel=1e-4)
+            for flag in range(2):
+                chance = sum(1 / (1 + math.exp(-said.logits[owner, k, row, flag].item())) for k in range(3)) / 3
+                assert found.logits[owner, row, flag].sigmoid().item() == pytest.approx(chance, rel=1e-4)
+
+
+@pytest.mark.parametrize("how", ["mixture", "moments"])
+def test_slopes_are_finite_where_members_agree_on_a_column_without_noise(how: Propagation) -> None:
+    ensemble = DynamicsEnsemble(box_game(2, 1), EnsembleConfig(members=2, elites=2, hidden=(4,)), generator(0))
+    with torch.no_grad():
+        ensemble.state_network.target_scale[..., 1] = 0.0  # a column that never varied
+    kernel, window = EnsembleKernel(ensemble, how, 3), start(box_game(2, 1), 6)
+    act = torch.zeros(6, 1, requires_grad=True)
+    _, outcome = kernel.step(kernel.init(window, everybody(6), generator(1)), window.now, act, generator(2))
+    slope = torch.autograd.grad(outcome.after.obs.sum(), act)[0]
+    assert slope.isfinite().all()
+    assert slope.abs().sum() > 0
+    torch.testing.assert_close(outcome.after.obs[:, 1], torch.zeros(6))
 
 
 @settings(max_examples=30, deadline=None)
@@ -164,7 +274,7 @@ def test_every_plans_particles_are_spread_over_the_elites(
         assert counts.max() - counts.min() <= 1
 
 
-@pytest.mark.parametrize("how", ["fresh", "fixed", "mean"])
+@pytest.mark.parametrize("how", ["fresh", "fixed", "mean", "mixture"])
 def test_every_ego_is_answered_by_its_own_ensemble(how: Propagation) -> None:
     spec = box_game(1, 1, agents=3)
     ensemble = speaking([1.0, 2.0, 10.0, 20.0, 100.0, 200.0], spec, owners=3)
@@ -176,6 +286,9 @@ def test_every_ego_is_answered_by_its_own_ensemble(how: Propagation) -> None:
     found = outcome.after.obs[:, 0]
     if how == "mean":
         assert torch.equal(found, torch.tensor([150.0, 1.5, 1.5, 15.0, 1.5, 1.5, 150.0]))
+    elif how == "mixture":
+        mean = torch.where(ego == 0, 1.5, torch.where(ego == 1, 15.0, 150.0))
+        assert (found / mean - 1).abs().max() < 4 / 3, "four standard deviations of a third of the mean"
     else:
         size = torch.where(ego == 0, 1.0, torch.where(ego == 1, 10.0, 100.0))
         assert set((found / size).tolist()) <= {1.0, 2.0}
@@ -313,6 +426,12 @@ def test_earlier_frames_move_through_the_carry() -> None:
     assert carry.past.obs[0].flatten().tolist() == [0.0, 1.0]
     assert carry.past.act[0].flatten().tolist() == pytest.approx([0.6, 0.8])
     assert outcome.after.obs.flatten().tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("particles", [None, 1])
+def test_moments_of_no_plan_are_refused(particles: int | None) -> None:
+    with pytest.raises(ValueError, match=f"particles={particles} must be >= 2"):
+        EnsembleKernel(speaking([1.0]), "moments", particles)
 
 
 def test_what_cannot_be_stepped_is_refused_with_the_numbers() -> None:
