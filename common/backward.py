@@ -84,7 +84,7 @@ def ahead(rows: Rows, length: int, lanes: int = 1) -> Window:
     at = place  # of the latest row that is known
     for k in range(1, length):
         later = (place + k * lanes).clamp(max=len(rows) - 1)
-        same = (place + k * lanes < len(rows)) & (rows.step[later] == rows.step + k) & (rows.ego[later] == rows.ego)
+        same = (place + k * lanes < len(rows)) & (rows.step[later] == rows.step + k)
         known = valid[-1] & same
         at = torch.where(known, later, at)
         obs.append(rows.next_obs[at])

@@ -349,8 +349,7 @@ def runs(rows: Rows, steps: int, lanes: int) -> Tensor:
     ahead = torch.arange(steps, device=rows.obs.device)[:, None]
     first = torch.arange(max(0, len(rows) - (steps - 1) * lanes), device=rows.obs.device)
     at = first + ahead * lanes
-    whole = (rows.step[at] == rows.step[first] + ahead) & (rows.ego[at] == rows.ego[first])
-    return at[:, whole.all(0)]
+    return at[:, (rows.step[at] == rows.step[first] + ahead).all(0)]
 
 
 def _slices(widths: dict[str, int]) -> dict[str, slice]:
