@@ -66,7 +66,7 @@ class CartPoleSwingUp(Rules):
     def draw(self, copies: int, rng: torch.Generator) -> Tensor:
         """`(C, 4)` about a cart at rest in the middle under a hanging pole."""
         number = torch.rand(copies, 4, generator=rng, device=self.device, dtype=torch.float64)
-        noise: Tensor = torch.special.ndtri(number.clamp(1e-12, 1.0 - 1e-12))  # normal numbers are not drawn copy after copy
+        noise: Tensor = torch.special.ndtri(number.clamp(1e-12, 1.0 - 1e-12))  # `randn` draws not copy after copy
         return (SPREAD * noise + noise.new_tensor([0.0, 0.0, math.pi, 0.0])).to(self.dtype)
 
     def accelerations(self, state: Tensor, push: Tensor) -> tuple[Tensor, Tensor]:
