@@ -14,10 +14,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from presage.common.networks import LIPSCHITZ, Activation, Normaliser, StackedLinear, StackedMLP, hold_norm
+from presage.common.networks import (
+    LIPSCHITZ,
+    Activation,
+    Initialisation,
+    Normaliser,
+    StackedLinear,
+    StackedMLP,
+    affine,
+    hold_norm,
+    stacked_linear,
+)
 
 STATISTICS = ("input_mean", "input_std", "target_mean", "target_scale", "spread", "noise")
 """buffers that belong to a network as its weights do: one entry per network of the stack"""
+CHUNK = 250
+"""rows of a network that a processor takes through all layers before the next ones: what they become stays in its
+cache, and many rows cost half as much"""
 
 
 class Prediction(NamedTuple):
@@ -29,6 +42,28 @@ class Prediction(NamedTuple):
     """(M, B, C); 0 in columns that never varied in the training rows, and everywhere where no noise is learned"""
     logits: Tensor
     """(M, B, L) log-odds of the flags"""
+
+
+class Networks(NamedTuple):
+    """Some networks of a stack: all that their predictions depend on."""
+
+    layers: list[tuple[Tensor, Tensor]]
+    """weights `(M, in, out)` and biases `(M, 1, out)` of the perceptrons"""
+    skip: tuple[Tensor, Tensor] | None
+    """of the linear path"""
+    lower: Tensor
+    upper: Tensor
+    input_mean: Tensor
+    input_std: Tensor
+    target_mean: Tensor
+    target_scale: Tensor
+    noise: Tensor
+
+    def at(self, index: Tensor | slice) -> Networks:
+        """Those at `index`, detached; copies where it is a tensor."""
+        layers = [(weight.detach()[index], bias.detach()[index]) for weight, bias in self.layers]
+        skip = None if self.skip is None else (self.skip[0].detach()[index], self.skip[1].detach()[index])
+        return Networks(layers, skip, *(tensor.detach()[index] for tensor in self[2:]))
 
 
 class GaussianStack(nn.Module):
@@ -43,6 +78,7 @@ class GaussianStack(nn.Module):
     slopes, is at most that.
     """
 
+    checkpoint_skip = ("_settled", "_kept")
     input_mean: Tensor
     input_std: Tensor
     target_mean: Tensor
@@ -94,9 +130,9 @@ class GaussianStack(nn.Module):
         self.owners, self.members, self.columns, self.flags = owners, members, columns, flags
         self.noisy, self.variances = noisy, columns if noisy else 0
         self.normalise_targets, self.unscaled = normalise_targets, list(unscaled)
-        self.mlp = StackedMLP(
-            stack, inputs, hidden, columns + self.variances + flags, rng, activation, "truncated_normal"
-        )
+        # gradients that have to come through a head of zeros and many shrinking layers would lose against weight decay
+        init: Initialisation = "preserving" if linear_skip and columns and len(hidden) > 2 else "truncated_normal"
+        self.mlp = StackedMLP(stack, inputs, hidden, columns + self.variances + flags, rng, activation, init)
         self.skip: StackedLinear | None = None
         if linear_skip and columns:
             self.skip = StackedLinear(stack, inputs, columns, rng, "truncated_normal").requires_grad_(False)
@@ -117,6 +153,8 @@ class GaussianStack(nn.Module):
             self.register_buffer(name, torch.full((stack, 1, width), value))
         self.register_buffer("elites", torch.arange(elites).repeat(owners, 1))
         self.register_buffer("fitted", torch.zeros(owners, dtype=torch.bool))
+        self._settled = True
+        self._kept: tuple[list[tuple[int, int]], Networks] | None = None
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and log-variance `(M, B, C)` in standardised units, and log-odds `(M, B, L)`.
@@ -124,47 +162,79 @@ class GaussianStack(nn.Module):
         Args:
             inputs: `(M, B, inputs)` raw; or `(B, inputs)` for a stack whose networks all have the same statistics.
         """
-        shared = inputs.ndim == 2
-        x = (inputs - self.input_mean[0]) / self.input_std[0] if shared else (inputs - self.input_mean) / self.input_std
-        mean, raw, logits = torch.split(self.mlp(x), [self.columns, self.variances, self.flags], dim=-1)
-        if self.skip is not None:
-            mean = mean + self.skip(x)
-        return mean, bounded(raw, self.lower, self.upper) if self.noisy else torch.zeros_like(mean), logits
+        self._settled = self._settled and not torch.is_grad_enabled()
+        return self.evaluate(inputs, self.networks())
+
+    def evaluate(
+        self, inputs: Tensor, networks: Networks, chunk: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What `forward` returns, of `networks`, M being their number; `chunk` as in `StackedMLP.run`."""
+        center, scale = networks.input_mean, networks.input_std
+        x = (inputs - center[0]) / scale[0] if inputs.ndim == 2 else (inputs - center) / scale
+        said = self.mlp.run(x, networks.layers, chunk)
+        mean, raw, logits = torch.split(said, [self.columns, self.variances, self.flags], dim=-1)
+        if networks.skip is not None:
+            mean = mean + affine(x, *networks.skip)
+        return mean, bounded(raw, networks.lower, networks.upper) if self.noisy else torch.zeros_like(mean), logits
+
+    def networks(self) -> Networks:
+        """All networks of the stack."""
+        skip = None if self.skip is None else (self.skip.weight, self.skip.bias)
+        return Networks(
+            self.mlp.weights(), skip, self.lower, self.upper, self.input_mean, self.input_std, self.target_mean,
+            self.target_scale, self.noise,
+        )  # fmt: skip
 
     @property
     def first(self) -> StackedLinear:
         """The perceptrons' input layer."""
-        return _linear(self.mlp.layers[0])
+        return stacked_linear(self.mlp.layers[0])
 
     @property
     def head(self) -> StackedLinear:
         """The perceptrons' last layer."""
-        return _linear(self.mlp.layers[-1])
+        return stacked_linear(self.mlp.layers[-1])
 
     def own(self, owner: int) -> slice:
         """Where in the stack the networks of `owner` are."""
         return slice(owner * self.members, (owner + 1) * self.members)
 
-    def select(self, index: Tensor | slice) -> dict[str, Tensor]:
+    def select(self, index: Tensor | slice) -> Networks:
         """The networks at `index` of the stack, detached, for `predict`; copies where `index` is a tensor."""
-        tensors = {**dict(self.named_parameters()), **{name: getattr(self, name) for name in STATISTICS}}
-        return {name: tensor.detach()[index] for name, tensor in tensors.items()}
+        return self.networks().at(index)
 
     def elite_index(self) -> Tensor:
         """`(owners * elites,)` positions in the stack of every owner's elites, owner by owner, best first."""
         start = torch.arange(self.owners, device=self.elites.device)[:, None] * self.members
         return (start + self.elites).flatten()
 
-    def predict(self, inputs: Tensor, networks: Mapping[str, Tensor]) -> Prediction:
+    def elite_networks(self) -> Networks:
+        """Copies of every owner's elites, in the order of `elite_index`.
+
+        They are kept and handed out again until a tensor of the stack is written to. Fused optimisers write without
+        leaving a trace: from a training pass (`forward` with gradients) on until `settle`, copies are made every time.
+        """
+        held = [self.elites, *self.parameters(), *(getattr(self, name) for name in STATISTICS)]
+        state = [(tensor.data_ptr(), tensor._version) for tensor in held]
+        if self._kept is None or not self._settled or self._kept[0] != state:
+            self._kept = state, self.select(self.elite_index())
+        return self._kept[1]
+
+    def settle(self) -> None:
+        """Tell that training has ended, and that nothing is written by a fused optimiser before the next pass."""
+        self._settled, self._kept = True, None
+
+    def predict(self, inputs: Tensor, networks: Networks) -> Prediction:
         """Predictions of `networks` (from `select`) in the targets' units.
 
         Args:
             inputs: as for `forward`, M being the number of networks asked.
         """
-        mean, log_variance, logits = torch.func.functional_call(self, dict(networks), (inputs,))
-        scale, noise = networks["target_scale"], networks["noise"]
-        std = scale * noise * (0.5 * log_variance).exp() if self.noisy else torch.zeros_like(mean)
-        return Prediction(networks["target_mean"] + scale * mean, std, logits)
+        many = inputs.device.type == "cpu" and inputs.shape[-2] > 2 * CHUNK
+        mean, log_variance, logits = self.evaluate(inputs, networks, CHUNK if many else None)
+        scale = networks.target_scale
+        std = scale * networks.noise * (0.5 * log_variance).exp() if self.noisy else torch.zeros_like(mean)
+        return Prediction(networks.target_mean + scale * mean, std, logits)
 
     def standardise(self, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Targets `(M, B, C)` in standardised units, and `(M, 1, C)` 1.0 where the column varies, else 0.0."""
@@ -183,7 +253,7 @@ class GaussianStack(nn.Module):
         if self.layer_norm is None:
             return
         for k, layer in enumerate(self.mlp.layers):
-            whole = _linear(layer).weight
+            whole = stacked_linear(layer).weight
             weight = whole[..., : self.columns] if layer is self.head else whole
             if weight.numel():
                 hold_norm(weight, self.layer_norm, self.get_buffer(f"direction_{k}"), exact=exact)
@@ -233,12 +303,6 @@ class GaussianStack(nn.Module):
         if self.noisy and self.lower.requires_grad and self.fitted[owner]:
             for bound in (self.lower[own], self.upper[own], self.head.bias[own, :, self.columns : 2 * self.columns]):
                 bound += 2 * ratio.log()
-
-
-def _linear(layer: nn.Module) -> StackedLinear:
-    if not isinstance(layer, StackedLinear):
-        raise TypeError(f"expected a stacked layer, got {type(layer).__name__}")
-    return layer
 
 
 def bounded(raw: Tensor, lower: Tensor, upper: Tensor) -> Tensor:

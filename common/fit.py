@@ -297,6 +297,7 @@ class EnsembleFitter:
         order = best.score.view(network.owners, -1).argsort(dim=1, stable=True)
         network.elites.copy_(order[:, : network.elites.shape[1]])
         network.fitted.fill_(True)
+        network.settle()
         final = look()
         if config.calibrate:
             final = self._calibrate(network, final)

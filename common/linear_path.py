@@ -74,9 +74,9 @@ def _residuals(
     for at in torch.split(rows, _CHUNK):
         x = (inputs[at] - network.input_mean[own][0]) / network.input_std[own][0]
         ones = torch.cat([x, torch.ones_like(x[:, :1])], 1).double()
-        if perceptron:
-            predicted, _, _ = torch.func.functional_call(network, weights, (inputs[at],))
+        if perceptron or weights.skip is None:
+            predicted, _, _ = network.evaluate(inputs[at], weights)
         else:
-            predicted = x @ weights["skip.weight"] + weights["skip.bias"]
+            predicted = x @ weights.skip[0] + weights.skip[1]
         residual = (targets[at] - mean) / torch.where(scale > 0, scale, 1.0) - predicted
         yield ones, (residual * (scale > 0)).double()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Literal
 
 import torch
@@ -16,12 +16,21 @@ from torch import Tensor, nn
 from presage.common.geometry import Geometry
 
 Activation = Literal["relu", "silu", "tanh"]
-Initialisation = Literal["uniform", "truncated_normal"]
+Initialisation = Literal["uniform", "truncated_normal", "preserving"]
 
-_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu_,  # in place: a layer's output is its own, and its gradient needs the inputs alone
-    "silu": nn.functional.silu,
-    "tanh": torch.tanh,
+
+def _graded(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def _silu(x: Tensor) -> Tensor:
+    return nn.functional.silu(x, inplace=not _graded(x))
+
+
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {  # in place, as far as gradients allow
+    "relu": torch.relu_,
+    "silu": _silu,
+    "tanh": torch.tanh_,
 }
 
 
@@ -44,14 +53,15 @@ class StackedLinear(nn.Module):
             stack: M, the number of maps. inputs, outputs: their widths.
             rng: draws the weights (on the CPU, so that every device starts alike).
             init: "uniform" is torch's own for `nn.Linear`, bound 1/sqrt(in) for weights and biases;
-                "truncated_normal" is the model ensembles' (PETS, MBPO): std 1/(2 sqrt(in)) cut at two std, zero bias.
+                "truncated_normal" is the model ensembles' (PETS, MBPO): std 1/(2 sqrt(in)) cut at two std, zero bias;
+                "preserving" is the same at twice the width, so that signals keep their size through many layers.
         """
         super().__init__()
         self.weight = nn.Parameter(torch.empty(stack, inputs, outputs))
         self.bias = nn.Parameter(torch.zeros(stack, 1, outputs))
         with torch.no_grad():
-            if init == "truncated_normal":
-                std = 0.5 / math.sqrt(inputs)
+            if init != "uniform":
+                std = (0.5 if init == "truncated_normal" else 1.0) / math.sqrt(inputs)
                 nn.init.trunc_normal_(self.weight, 0.0, std, -2 * std, 2 * std, generator=rng)
             else:
                 bound = 1.0 / math.sqrt(inputs)
@@ -61,13 +71,29 @@ class StackedLinear(nn.Module):
     def forward(self, x: Tensor, *, frozen: bool = False) -> Tensor:
         """The maps of `x`; `frozen` lets gradients through to `x` only and saves the weights' share of the work."""
         weight, bias = (self.weight.detach(), self.bias.detach()) if frozen else (self.weight, self.bias)
-        if x.ndim == 2:
-            x = x.expand(len(weight), -1, -1)
-        elif len(x) < len(weight):  # copying narrow inputs is cheaper than rearranging wide outputs
-            x = x.repeat(len(weight) // len(x), 1, 1)
-        if weight.shape[2] == 1:  # values: batched products with one column are several times slower
-            return (x * weight.transpose(1, 2)).sum(2, keepdim=True) + bias
-        return torch.baddbmm(bias, x, weight)
+        return affine(x, weight, bias)
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The maps `weight (M, in, out)`, `bias (M, 1, out)` of inputs as in `StackedLinear`: `(M, B, out)`."""
+    if x.ndim == 2:
+        x = x.expand(len(weight), -1, -1)
+    elif len(x) < len(weight):  # copying narrow inputs is cheaper than rearranging wide outputs
+        x = x.repeat(len(weight) // len(x), 1, 1)
+    if weight.shape[2] == 1:  # values: batched products with one column are several times slower
+        return (x * weight.transpose(1, 2)).sum(2, keepdim=True) + bias
+    return torch.baddbmm(bias, x, weight)
+
+
+def stacked_linear(layer: nn.Module) -> StackedLinear:
+    """`layer`, which has to be a `StackedLinear`.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(layer, StackedLinear):
+        raise TypeError(f"expected a stacked layer, got {type(layer).__name__}")
+    return layer
 
 
 class StackedMLP(nn.Module):
@@ -109,19 +135,39 @@ class StackedMLP(nn.Module):
 
     def forward(self, x: Tensor, *, frozen: bool = False) -> Tensor:
         """The networks' outputs `(M, B, out)`; `frozen` as in `StackedLinear.forward`."""
+        layers = self.weights()
+        return self.run(x, [(weight.detach(), bias.detach()) for weight, bias in layers] if frozen else layers)
+
+    def weights(self) -> list[tuple[Tensor, Tensor]]:
+        """Weights `(M, in, out)` and biases `(M, 1, out)`, layer by layer."""
+        return [(layer.weight, layer.bias) for layer in map(stacked_linear, self.layers)]
+
+    def run(self, x: Tensor, layers: Sequence[tuple[Tensor, Tensor]], chunk: int | None = None) -> Tensor:
+        """The outputs of networks of this shape that have the weights and biases `layers`.
+
+        Args:
+            chunk: rows that go through all layers before the next ones do, where gradients are not asked for; None: all
+                at once.
+        """
+        rows = x.shape[-2]
+        if chunk is None or rows <= chunk or _graded(x, *chain.from_iterable(layers)):
+            return self._run(x, layers)
+        out = x.new_empty(len(layers[0][0]), rows, self.outputs)
+        for some, answer in zip(x.split(chunk, -2), out.split(chunk, -2), strict=True):
+            answer.copy_(self._run(some, layers))
+        return out
+
+    def _run(self, x: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         activate = _ACTIVATIONS[self.activation]
         x = self.geometry(x)
-        for layer in self.layers[:-1]:
-            x = activate(layer(x, frozen=frozen))
-        out: Tensor = self.layers[-1](x, frozen=frozen)
-        return out
+        for weight, bias in layers[:-1]:
+            x = activate(affine(x, weight, bias))
+        return affine(x, *layers[-1])
 
     def member(self, index: int) -> nn.Sequential:
         """Network `index` alone as ordinary torch layers that hold copies of its weights."""
         plain: list[nn.Module] = [self.geometry] if self.geometry.width else []
-        for layer in self.layers:
-            if not isinstance(layer, StackedLinear):
-                raise TypeError(f"expected stacked layers, got {type(layer).__name__}")
+        for layer in map(stacked_linear, self.layers):
             fan_in, fan_out = layer.weight.shape[1:]
             linear = nn.Linear(fan_in, fan_out).to(layer.weight)
             with torch.no_grad():

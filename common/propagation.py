@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from presage.common.dynamics import DynamicsEnsemble, Past
-from presage.common.ensemble import GaussianStack, Prediction
+from presage.common.ensemble import GaussianStack, Networks, Prediction
 from presage.common.game import ALL_AGENTS, GameError, Outcome, View, Window
 
 Propagation = Literal["fresh", "fixed", "mean", "mixture", "moments"]
@@ -91,7 +91,7 @@ def mixture(answer: Prediction) -> Prediction:
 class EnsembleCarry:
     """What an `EnsembleKernel` remembers of B branches."""
 
-    networks: tuple[dict[str, Tensor], ...]
+    networks: tuple[Networks, ...]
     """the elites of every network as they were when the branches began"""
     owner: Tensor
     """(B,) whose ensemble answers for each row"""
@@ -160,7 +160,7 @@ class EnsembleKernel:
                 )
             most = int(torch.bincount(owner).max())
         carry = EnsembleCarry(
-            networks=tuple(network.select(network.elite_index()) for network in ensemble.networks),
+            networks=tuple(network.elite_networks() for network in ensemble.networks),
             owner=owner,
             capacity=-(-most // config.elites) if self._routed else most,
             route=None,
@@ -242,7 +242,7 @@ class EnsembleKernel:
         achieved = obs[:, list(spec.achieved)] if spec.achieved else state[:, spec.obs_dim :]
         return replace(view, obs=obs, achieved=achieved)
 
-    def _ask(self, network: GaussianStack, weights: dict[str, Tensor], inputs: Tensor, route: Route) -> Prediction:
+    def _ask(self, network: GaussianStack, weights: Networks, inputs: Tensor, route: Route) -> Prediction:
         """What the routed networks, or all elites together, predict for rows `(B, inputs)`, as `(B, .)`."""
         grouped = route.group(inputs)
         if self._routed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from presage.common.ensemble import GaussianStack, bounded, gaussian_nll, least_squares
+from presage.common.ensemble import CHUNK, GaussianStack, bounded, gaussian_nll, least_squares
 from tests.common.toy import generator
 
 
@@ -170,6 +171,52 @@ def test_elites_are_found_owner_by_owner() -> None:
     network = stack(owners=2, members=3, elites=2)
     network.elites.copy_(torch.tensor([[2, 0], [1, 2]]))
     assert network.elite_index().tolist() == [2, 0, 4, 5]
+
+
+def test_copies_of_the_elites_follow_every_change_of_the_stack() -> None:
+    network, x = scrambled(stack()), rows(9, 4, 3)
+    optimiser = torch.optim.Adam((p for p in network.parameters() if p.requires_grad), fused=True)
+
+    def said() -> Tensor:
+        return network.predict(x, network.elite_networks()).mean
+
+    assert network.elite_networks() is network.elite_networks(), "nothing has changed"
+    saved, before = {name: value.clone() for name, value in network.state_dict().items()}, said()
+    network(x)[0].sum().backward()
+    held = network.elite_networks()
+    optimiser.step()
+    assert not torch.equal(said(), network.predict(x, held).mean)
+    assert torch.equal(said(), network.predict(x, network.select(network.elite_index())).mean)
+    network.settle()
+    changes: list[Callable[[], object]] = [
+        lambda: network.elites.copy_(torch.tensor([[1, 2]])),
+        lambda: network.take_statistics(0, rows(50, 4, 1), rows(50, 2, 2)),
+        lambda: network.load_state_dict(saved),
+        network.double,
+        network.float,
+    ]
+    for change in changes:
+        held = network.elite_networks()
+        change()
+        x = x.to(network.head.weight.dtype)
+        assert network.elite_networks() is network.elite_networks() is not held
+        assert torch.equal(said(), network.predict(x, network.select(network.elite_index())).mean)
+    assert torch.equal(said(), before)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_many_rows_are_predicted_as_few_are(shared: bool) -> None:
+    network, many = scrambled(stack(hidden=(9, 8, 7))), 2 * CHUNK + 3
+    network.take_statistics(0, rows(50, 4, 1), rows(50, 2, 2))
+    x = rows(many, 4, 3) if shared else rows(3 * many, 4, 3).view(3, many, 4)
+    networks = network.select(slice(None))
+    found = network.predict(x, networks)
+    parts = [network.predict(part, networks) for part in x.split(100, -2)]
+    for k, whole in enumerate(found):
+        torch.testing.assert_close(whole, torch.cat([part[k] for part in parts], 1), atol=1e-5, rtol=1e-5)
+    x.requires_grad_(True)
+    assert network.predict(x, networks).mean.requires_grad
+    torch.testing.assert_close(network.predict(x, networks).mean.detach(), found.mean, atol=1e-5, rtol=1e-5)
 
 
 def test_members_start_apart() -> None:

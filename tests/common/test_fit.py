@@ -441,6 +441,17 @@ def test_the_group_lasso_adds_the_norms_of_every_inputs_weights() -> None:
     torch.testing.assert_close(held - plain, 0.5 * torch.tensor(norms), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("hidden", [(32, 32), (32, 32, 32, 32)])
+def test_deep_perceptrons_learn_beside_a_linear_path(hidden: tuple[int, ...]) -> None:
+    def law(obs: Tensor, act: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        return obs + torch.sin(4 * obs), torch.zeros(len(obs), 1)
+
+    config, fit = replace(SMALL, hidden=hidden), FitConfig(max_updates=500, evaluate_every=50)
+    found = fitted(config, fit, transitions(LINE, 3000, law)).predict(*probe(-0.8, -0.4, 0.4, 0.8)).mean.mean(0)
+    wanted = torch.tensor([-0.8, -0.4, 0.4, 0.8])
+    torch.testing.assert_close(found[:, 0], wanted + torch.sin(4 * wanted), atol=0.1, rtol=0)
+
+
 def test_the_group_lasso_silences_inputs_that_do_not_pay() -> None:
     spec = box_game(8, 1)
 
