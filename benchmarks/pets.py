@@ -25,7 +25,7 @@ TASKS = {"pendulum": "pendulum_return", "cartpole": "swingup_return"}
 """the figures' names by task"""
 ARMS: dict[str, dict[str, Any]] = {
     "icem": {},
-    "cem": {"planner": "cem", "cem": CEM(horizon=20, population=200, elites=20, iterations=5)},
+    "cem": {"planner": "cem", "cem": CEM(population=200, elites=20, iterations=5)},
     "TS1": {"sampling": "TS1"},
 }
 """what is compared, and what it changes of the scenario's numbers"""
@@ -48,9 +48,11 @@ class Job:
     def run(self) -> Curve:
         """Run it, or go on with it, to its end."""
         scenario = plugins.load("scenario", f"{self.task}_pets")
+        method = replace(scenario.method, **ARMS[self.arm])
+        method = replace(method, cem=replace(method.cem, horizon=method.icem.horizon))
         scenario = replace(
-            scenario, method=replace(scenario.method, **ARMS[self.arm]), seed=self.seed, threads=1, device="cpu",
-            steps=STEPS, evaluate_every=1_000, checkpoint_every=1_000, keep_checkpoints=1, evaluation_episodes=16,
+            scenario, method=method, seed=self.seed, threads=1, device="cpu",
+            steps=STEPS, evaluate_every=1_000, checkpoint_every=1_000, keep_checkpoints=1, evaluation_episodes=8,
             evaluation_seed=EPISODES,
         )  # fmt: skip
         return train_curve(scenario, KEPT.folder(self.key))

@@ -8,7 +8,7 @@ scenario = CARTPOLE.scenario(
     "cartpole_pets",
     "PETS",
     "planning in a learned model, on the cart-pole swing-up",
-    pets(warmup_steps=100, fit_every=100),
+    pets(horizon=10, warmup_steps=100, fit_every=100),
     steps=2_000,
     evaluate_every=500,
     evaluation_episodes=32,

@@ -96,8 +96,8 @@ def planned(planner: ICEM, episodes: int, seed: int) -> float:
 
 
 def test_a_small_search_swings_it_up_and_chance_does_not() -> None:
-    found = planned(ICEM(horizon=20, population=64, elites=10, iterations=3), 2, seed=3)
-    assert found > 0.6 * CartPoleSwingUp.BEST_KNOWN
+    found = planned(ICEM(horizon=10, population=64, elites=10, iterations=3), 2, seed=3)
+    assert found > 0.9 * CartPoleSwingUp.BEST_KNOWN
     game = BatchedGame(CartPoleSwingUp(), 16)
     chance = evaluate(game, RandomActor(game.spec), 16, 3, rng=torch.Generator().manual_seed(0)).mean_return
     assert chance < 0.1 * CartPoleSwingUp.BEST_KNOWN
@@ -105,10 +105,11 @@ def test_a_small_search_swings_it_up_and_chance_does_not() -> None:
 
 @pytest.mark.full
 def test_the_best_that_is_known_is_reached_by_a_large_search() -> None:
-    assert planned(BEST, 32, seed=7) == pytest.approx(CartPoleSwingUp.BEST_KNOWN, rel=0.03)
+    assert planned(BEST, 32, seed=7) == pytest.approx(CartPoleSwingUp.BEST_KNOWN, rel=0.01)
 
 
-BEST = ICEM(horizon=30, population=400, elites=20, iterations=6, noise_exponent=1.0)
+BEST = ICEM(horizon=10, population=400, elites=20, iterations=5, noise_exponent=2.0)
+"""longer plans find less: with 30 env steps the same search, and larger ones, stay under 32"""
 
 
 @pytest.mark.parametrize("wrong", [{"friction": -0.1}, {"substeps": 0}])
