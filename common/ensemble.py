@@ -8,7 +8,7 @@ Shape suffixes: M networks in the stack, laid out as (owner, member); B batch, C
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -165,9 +165,7 @@ class GaussianStack(nn.Module):
         self._settled = self._settled and not torch.is_grad_enabled()
         return self.evaluate(inputs, self.networks())
 
-    def evaluate(
-        self, inputs: Tensor, networks: Networks, chunk: int | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(self, inputs: Tensor, networks: Networks, chunk: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """What `forward` returns, of `networks`, M being their number; `chunk` as in `StackedMLP.run`."""
         center, scale = networks.input_mean, networks.input_std
         x = (inputs - center[0]) / scale[0] if inputs.ndim == 2 else (inputs - center) / scale

@@ -153,7 +153,7 @@ class StackedMLP(nn.Module):
         if chunk is None or rows <= chunk or _graded(x, *chain.from_iterable(layers)):
             return self._run(x, layers)
         out = x.new_empty(len(layers[0][0]), rows, self.outputs)
-        for some, answer in zip(x.split(chunk, -2), out.split(chunk, -2), strict=True):
+        for some, answer in zip(torch.split(x, chunk, -2), torch.split(out, chunk, -2), strict=True):
             answer.copy_(self._run(some, layers))
         return out
 

@@ -211,7 +211,7 @@ def test_many_rows_are_predicted_as_few_are(shared: bool) -> None:
     x = rows(many, 4, 3) if shared else rows(3 * many, 4, 3).view(3, many, 4)
     networks = network.select(slice(None))
     found = network.predict(x, networks)
-    parts = [network.predict(part, networks) for part in x.split(100, -2)]
+    parts = [network.predict(part, networks) for part in torch.split(x, 100, -2)]
     for k, whole in enumerate(found):
         torch.testing.assert_close(whole, torch.cat([part[k] for part in parts], 1), atol=1e-5, rtol=1e-5)
     x.requires_grad_(True)
