@@ -39,9 +39,9 @@ class ModelReport:
     error: dict[str, float]
     """by group ("obs", "reward"): root mean square error of the elites' mean over columns that vary"""
     nll: dict[str, float]
-    """by group: nats per column of the mixture of the elites"""
+    """by group: nats per column of the mixture of the elites; {} where they predict no noise"""
     coverage: dict[str, list[float]]
-    """by group: the share of what happened inside the mixture's central interval of each of `LEVELS`"""
+    """by group: the share of what happened inside the mixture's central interval of each of `LEVELS`; {} as above"""
     calibration_error: dict[str, float]
     """by group: mean over `LEVELS` of |coverage - level|; 0 where the stated uncertainty is right"""
     disagreement_correlation: float
@@ -92,9 +92,10 @@ def one_step(
     return groups
 
 
-def varying(answers: Answers) -> Tensor:
-    """(C,) bool: columns that every elite is unsure of and that are not constant."""
-    return (answers.std > 0).all(0).all(0) & (answers.truth.std(0) > 1e-6)
+def varying(answers: Answers, noisy: bool = True) -> Tensor:
+    """(C,) bool: columns that are not constant, and, where noise is predicted, that every elite is unsure of."""
+    live = answers.truth.std(0) > 1e-6
+    return live & (answers.std > 0).all(0).all(0) if noisy else live
 
 
 def mixture_nll(answers: Answers) -> Tensor:
@@ -174,17 +175,18 @@ def model_report(
     places = held_out[:: max(1, len(held_out) // most)][:most]
     rows = replay.rows(index[places])
     window = replay.window(index[places], ensemble.spec.frames) if ensemble.spec.frames > 1 else None
-    groups = one_step(ensemble, rows, window)
+    groups, noisy = one_step(ensemble, rows, window), ensemble.config.noise != "none"
     errors, likelihoods, covered = {}, {}, {}
     made = torch.zeros(len(rows), device=rows.obs.device)
     for name, answers in groups.items():
-        live = varying(answers)
+        live = varying(answers, noisy)
         if not bool(live.any()):
             continue
         answers = Answers(*(part[..., live] for part in answers))
         apart = (answers.mean.mean(0) - answers.truth) / answers.truth.std(0)
-        errors[name], likelihoods[name] = float(apart.square().mean().sqrt()), float(mixture_nll(answers).mean())
-        covered[name] = coverage(answers)
+        errors[name] = float(apart.square().mean().sqrt())
+        if noisy:
+            likelihoods[name], covered[name] = float(mixture_nll(answers).mean()), coverage(answers)
         if name == "obs":
             made = apart.square().mean(1).sqrt()
     doubt = ensemble.disagreement(rows.view, rows.act, window)

@@ -22,15 +22,16 @@ from presage.common.ledger import Ledger
 from presage.common.method import Metrics
 from presage.common.model_predictive import PlanningActor
 from presage.common.planning import CEM, ICEM
-from presage.common.propagation import EnsembleKernel
+from presage.common.propagation import EnsembleKernel, Propagation
 from presage.common.replay import Replay
 from presage.common.streams import Streams
 from presage.common.worlds import GivenWorld, LearnedWorld
 
-TRAJECTORY_SAMPLING: Mapping[str, Literal["fixed", "fresh", "mean"]] = {
-    "TSinf": "fixed", "TS1": "fresh", "E": "mean",
+PROPAGATION: Mapping[str, Propagation] = {
+    "TSinf": "fixed", "TS1": "fresh", "E": "mean", "DS": "mixture", "MM": "moments",
 }  # fmt: skip
-"""the paper's names for who answers for a particle: one member for a whole plan, a fresh one at every step, the mean"""
+"""the paper's names for who answers for a particle: one member for a whole plan, a fresh one at every step, the mean, a
+Gaussian with the moments of the members' mixture, and the same, refitted to all particles of a plan"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class PETSConfig:
     """numbers of the cross-entropy method"""
     icem: ICEM = field(default_factory=ICEM)
     """numbers of the improved one"""
-    sampling: Literal["TSinf", "TS1", "E"] = "TSinf"
+    sampling: Literal["TSinf", "TS1", "E", "DS", "MM"] = "TSinf"
     """how particles go through the ensemble"""
     particles: int = 20
     """times that each plan is imagined; >= 1"""
@@ -72,6 +73,12 @@ class PETSConfig:
                 raise ValueError(f"{name}={value} must be >= 1")
         if not 0 <= self.discount <= 1 or self.risk < 0:
             raise ValueError(f"discount={self.discount} must lie in [0, 1] and risk={self.risk} be >= 0")
+        if self.sampling not in PROPAGATION:
+            raise ValueError(f"sampling={self.sampling!r} must be one of {', '.join(map(repr, PROPAGATION))}")
+        if self.sampling == "MM" and self.particles < 2:
+            raise ValueError(
+                f"sampling='MM' fits a Gaussian to a plan's particles; particles={self.particles} must be >= 2"
+            )
         if self.risk and self.particles < 2:
             raise ValueError(f"risk={self.risk} compares a plan's particles; particles={self.particles} must be >= 2")
 
@@ -134,7 +141,7 @@ class PETS(nn.Module):
             ).to(device)
             self.policy = ensemble
             self.world = LearnedWorld(ensemble, config.fit, streams("holdout"))
-            kernel = EnsembleKernel(ensemble, TRAJECTORY_SAMPLING[config.sampling], config.particles)
+            kernel = EnsembleKernel(ensemble, PROPAGATION[config.sampling], config.particles)
         self.actor = PlanningActor(
             spec, kernel, config.cem if config.planner == "cem" else config.icem,
             particles=config.particles, risk=config.risk, discount=config.discount,

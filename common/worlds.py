@@ -39,9 +39,11 @@ class LearnedWorld:
         report = self.fitter.fit(replay.rows(index), rng, window=window, lanes=replay.lanes, first=first)
         return {f"model/{name}": value for name, value in report.metrics().items()}
 
-    def doubt(self, window: Window, act: Tensor) -> Tensor:
-        """How far apart the members are at each situation, a total variation `(B,)`."""
-        return members_apart(self.ensemble, window, act)
+    def doubt(self, window: Window, act: Tensor) -> Tensor | None:
+        """How far apart the members are at each situation, a total variation `(B,)`; None where they predict no noise,
+        so that any two that differ at all are as far apart as can be.
+        """
+        return None if self.ensemble.config.noise == "none" else members_apart(self.ensemble, window, act)
 
     def held_out(self, replay: Replay) -> Tensor:
         """Positions among the rows that `replay.complete` gives of those that the first owner is not fitted to."""

@@ -25,6 +25,7 @@ from presage.common.fit import FitConfig
 from presage.common.game import Actor, GameError, GameSpec, Kernel, View
 from presage.common.mbpo import build_world
 from presage.common.method import Metrics
+from presage.common.propagation import Propagation
 from presage.common.replay import Replay
 from presage.common.schedules import LengthRamp
 from presage.common.streams import Streams
@@ -48,6 +49,8 @@ class AORPOConfig:
     """the networks of the learned world"""
     fit: FitConfig = field(default_factory=FitConfig)
     """how they are fitted"""
+    propagation: Propagation = "fresh"
+    """which of them answers for a row; see `EnsembleKernel`, whose "moments" are for plans alone"""
     opponents: BehaviourCloningConfig = field(default_factory=BehaviourCloningConfig)
     """the opponent models"""
     rule: LengthRule = "error_ratio"
@@ -134,7 +137,9 @@ class AORPOConfig:
         learner, actor = single or (masac, masac.policy)
         world = None
         if self.loop.real_share < 1:
-            world = build_world(spec, self.model, self.ensemble, self.fit, streams, device, true_kernel)
+            world = build_world(
+                spec, self.model, self.ensemble, self.fit, streams, device, true_kernel, self.propagation
+            )
         return Dyna(spec, self.loop, learner, actor, streams, world=world, opponents=opponents, device=device)
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -58,7 +59,9 @@ def test_the_mixtures_likelihood_is_scipys() -> None:
 def test_columns_that_do_not_vary_are_left_out() -> None:
     truth = torch.tensor([[1.0, 0.0, 3.0], [2.0, 0.0, 4.0]])
     std = torch.tensor([1.0, 1.0, 0.0]).expand(2, 2, 3)
-    assert varying(Answers(torch.zeros(2, 2, 3), std, truth)).tolist() == [True, False, False]
+    found = Answers(torch.zeros(2, 2, 3), std, truth)
+    assert varying(found).tolist() == [True, False, False]
+    assert varying(found, noisy=False).tolist() == [True, False, True]
 
 
 def test_ranks_are_compared() -> None:
@@ -68,15 +71,17 @@ def test_ranks_are_compared() -> None:
     assert math.isnan(rank_correlation(one, torch.ones(4)))
 
 
-@pytest.mark.parametrize("frames", [1, 2])
-def test_a_linear_system_is_foreseen_to_the_end_of_its_episodes(frames: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("frames", "noise"), [(1, "learned"), (2, "learned"), (1, "none")])
+def test_a_linear_system_is_foreseen_to_the_end_of_its_episodes(
+    frames: int, noise: Literal["learned", "none"], tmp_path: Path
+) -> None:
     spec = replace(PLAIN, frames=frames)
     game = LinearGame(spec, copies=4, limit=6)
     replay, rng, view = Replay(spec, 1_000, 4), generator(0), game.reset(1)
     for _ in range(60):
         rows, view = game.step(spec.random_action(view.acting, view.legal, rng))
         replay.extend(rows)
-    config = EnsembleConfig(members=2, elites=2, hidden=(8,), outcome_hidden=(8,))
+    config = EnsembleConfig(members=2, elites=2, hidden=(8,), outcome_hidden=(8,), noise=noise)
     world = LearnedWorld(DynamicsEnsemble(spec, config, generator(0)), FitConfig(max_updates=200), generator(1))
     world.fit(replay, generator(2))
     held_out = world.held_out(replay)
@@ -86,7 +91,9 @@ def test_a_linear_system_is_foreseen_to_the_end_of_its_episodes(frames: int, tmp
     assert len(report.open_loop) == len(report.standing_still) == 6
     assert max(report.open_loop) < 0.1 * max(report.standing_still)
     assert report.error["obs"] < 0.02
-    assert set(report.calibration_error) <= {"obs", "reward"}
+    assert report.error.keys() == {"obs", "reward"}
+    stated = report.error.keys() if noise == "learned" else set()
+    assert report.nll.keys() == report.coverage.keys() == report.calibration_error.keys() == stated
     plot_model(report, points, tmp_path / "model.png")
     assert (tmp_path / "model.png").stat().st_size > 10_000
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -64,10 +64,14 @@ def test_in_the_true_dynamics_it_is_near_the_optimum() -> None:
     assert len(list(method.policy.parameters())) == 0
 
 
-@pytest.mark.parametrize(("given", "steps"), [(True, 60), (False, 124)], ids=["given rewards", "learned rewards"])
-def test_with_a_learned_model_it_comes_near_within_a_hundred_env_steps(given: bool, steps: int) -> None:
+@pytest.mark.parametrize(
+    ("given", "steps", "sampling"), [(True, 60, "TSinf"), (False, 124, "E"), (True, 60, "DS"), (True, 60, "MM")]
+)
+def test_with_a_learned_model_it_comes_near_within_a_hundred_env_steps(
+    given: bool, steps: int, sampling: Literal["TSinf", "E", "DS", "MM"]
+) -> None:
     rules = PointMass(episode_limit=15)
-    config = replace(SMALL, fit=FitConfig(max_updates=500), sampling="TSinf" if given else "E")
+    config = replace(SMALL, fit=FitConfig(max_updates=500), sampling=sampling)
     method = PETS(rules.spec, config, streams(0), CPU, reward=distance_paid if given else None)
     before = loss_over_optimum(method, rules)
     played(method, BatchedGame(rules, 4), steps)
@@ -149,7 +153,8 @@ def test_it_plans_for_teams_with_discrete_actions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [({"particles": 0}, "particles=0"), ({"discount": 1.5}, "discount=1.5"), ({"warmup_steps": 0}, "warmup_steps=0"),
-     ({"risk": 0.5, "particles": 1}, "risk=0.5")],
+     ({"risk": 0.5, "particles": 1}, "risk=0.5"), ({"sampling": "MM", "particles": 1}, "particles=1 must be >= 2"),
+     ({"sampling": "TS2"}, "sampling='TS2' must be one of 'TSinf', 'TS1', 'E', 'DS', 'MM'")],
 )  # fmt: skip
 def test_contradictions_are_named(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

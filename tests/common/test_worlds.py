@@ -69,6 +69,14 @@ def test_rows_are_given_by_time_then_lane_with_their_place_in_history(
         assert torch.equal(window.now.obs, wanted.obs)
 
 
+def test_members_without_noise_have_no_distance_in_probability() -> None:
+    replay, _ = played(LinearGame(PLAIN, copies=2), 30, 200)
+    rows, window = replay.rows(replay.complete()[0]), replay.window(replay.complete()[0], 1)
+    for config, known in ((replace(TINY, elites=2), True), (replace(TINY, elites=2, noise="none"), False)):
+        world = LearnedWorld(DynamicsEnsemble(PLAIN, config, generator(0)), FitConfig(), generator(1))
+        assert (world.doubt(window, rows.act) is not None) == known
+
+
 def test_lanes_out_of_step_give_the_rows_that_all_of_them_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     replay, rows = Replay(PLAIN, 20, 2), random_rows(PLAIN, 11, generator(3))
     replay.extend(rows, torch.tensor([0, 1, 0, 1, 0, 0, 0, 0, 1, 0, 0]))

@@ -17,9 +17,11 @@ from presage.common.dyna import Dyna, DynaConfig
 from presage.common.dynamics import EnsembleConfig
 from presage.common.fit import FitConfig
 from presage.common.game import ALL_AGENTS, Carry, GameError, GameSpec, Outcome, Rows, View, Window
+from presage.common.propagation import EnsembleKernel
 from presage.common.replay import Replay
 from presage.common.schedules import LengthRamp
 from presage.common.streams import streams
+from presage.common.worlds import LearnedWorld
 from presage.envs.particle import ParticleGame, SpeakerListener, Spread, TrueKernel
 from presage.marl.aorpo import AdaptiveOpponents, AORPOConfig
 from presage.marl.lengths import LengthRule, Switch
@@ -365,6 +367,16 @@ def test_the_true_world_is_imagined_as_it_is() -> None:
 def test_a_game_without_true_dynamics_is_refused() -> None:
     with pytest.raises(GameError, match="'motley' offers no true dynamics to imagine in; use model='ensemble'"):
         replace(TINY, model="true").build(motley(), streams(0), CPU)
+
+
+def test_propagation_is_reached_from_the_configuration() -> None:
+    game = ParticleGame(Spread(agents=2), 4)
+    method = replace(TINY, propagation="mixture").build(game.spec, streams(0), CPU)
+    play(method, game, 80)
+    assert method.updates > 0
+    assert isinstance(method.world, LearnedWorld)
+    assert isinstance(method.world.kernel, EnsembleKernel)
+    assert method.world.kernel.propagation == "mixture"
 
 
 def test_without_imagination_there_is_no_world() -> None:
