@@ -16,9 +16,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from presage.common.ensemble import GaussianStack
+from presage.common.ensemble import GaussianStack, Prediction
 from presage.common.game import GameError, GameSpec, Rows, View, Window
 from presage.common.geometry import Geometry
+from presage.common.known_columns import KnownRule
+from presage.common.naming import Naming
 from presage.common.networks import Activation
 
 RewardRule = Callable[[View, Tensor, View], Tensor]
@@ -59,6 +61,13 @@ class EnsembleConfig:
     geometry: bool = True
     """read the lengths and directions of the vectors that the game declares as well: of the present and, for rewards
     and flags, of the next state"""
+    shared_heads: bool = False
+    """predict for one agent of those that the game declares alike, and ask again for each of the others under other
+    names (`Naming`): so many times fewer outputs and more rows to fit, and so many times the work when imagining"""
+    canonical_order: bool = False
+    """read agents and landmarks that are alike in one order, whatever their names: nothing has to be learned twice"""
+    known_columns: bool = False
+    """pass on the columns that follow a rule (`GameSpec.known`: messages, goals) instead of learning them"""
     log_variance: tuple[float, float] = (-10.0, 0.5)
     """first lower and upper bound of the predicted log-variance, in standardised units"""
     learned_bounds: bool = True
@@ -98,6 +107,18 @@ class Past(NamedTuple):
     """(B, F - 1, O), oldest first"""
     act: Tensor
     """(B, F - 1, A), the action taken at each of them"""
+
+
+class Reading(NamedTuple):
+    """A situation as networks read it: under one name for each of their R heads, a row's heads side by side."""
+
+    view: View
+    """(B * R)"""
+    act: Tensor
+    """(B * R, steps * A)"""
+    past: Past | None
+    names: Tensor | None
+    """(B, R) renamings; None where there is one head that reads things as they are"""
 
 
 class Regression(NamedTuple):
@@ -155,8 +176,9 @@ class DynamicsEnsemble(nn.Module):
                 `act (B, steps * A)` with the first one first, and predicts the state alone.
 
         Raises:
-            ValueError: `owners` is neither 1 nor the number of agents; rewards are to be read from lengths, and the
-                game declares no vectors; `steps` is below 1, or rules are given for more than one step.
+            ValueError: `owners` is neither 1 nor the number of agents; rewards are to be read from lengths, heads to be
+                shared or columns to be passed on, and the game declares no vectors, symmetries or known columns;
+                `steps` is below 1, or rules are given for more than one step.
         """
         super().__init__()
         if steps < 1 or (steps > 1 and (reward or terminates)):
@@ -171,6 +193,15 @@ class DynamicsEnsemble(nn.Module):
                 f"reward_input='lengths' needs vectors, and {spec.name!r} declares none; take 'transition', or declare "
                 "them (GameSpec.vectors)"
             )
+        for option, needed, what in (
+            ("shared_heads", spec.symmetries, "symmetries"), ("canonical_order", spec.symmetries, "symmetries"),
+            ("known_columns", spec.known, "known"),
+        ):  # fmt: skip
+            if getattr(config, option) and not needed:
+                raise ValueError(
+                    f"{option}=True needs GameSpec.{what}, and {spec.name!r} declares none; set {option}=False, or "
+                    "declare them"
+                )
         self.spec, self.config = spec, config
         self.reward_rule, self.termination_rule = reward, terminates
         self.state_dim = spec.obs_dim + (0 if spec.achieved else spec.goal_dim)
@@ -182,6 +213,10 @@ class DynamicsEnsemble(nn.Module):
             "legal": spec.act_dim if spec.legal_varies and not alone else 0,
         }
         outcomes = self.rewards + sum(self.flags.values())
+        self.naming: Naming | None = None
+        if config.shared_heads or config.canonical_order:
+            self.naming = Naming(spec, shared=config.shared_heads, canonical=config.canonical_order)
+        self.known = KnownRule(spec, config.known_columns, steps, backward=self.backward)
         self.geometry = Geometry(spec.vectors if config.geometry or config.reward_input == "lengths" else ())
         self.scalars = sorted(set(range(self.state_dim)) - {k for vector in spec.vectors for k in vector})
         acts = steps * spec.act_dim + (spec.n if spec.acting_varies else 0)
@@ -202,20 +237,22 @@ class DynamicsEnsemble(nn.Module):
                 lipschitz=config.lipschitz,
             )  # fmt: skip
 
+        said = {"state": self.state_dim, "obs": spec.obs_dim, "reward": self.rewards, **self.flags}  # by one head
+        if self.naming is not None:
+            said = {name: len(self.naming.columns(name).kept) if width else 0 for name, width in said.items()}
+            said["obs"] = int((self.naming.columns("state").kept < spec.obs_dim).sum())
+        self.said, flags = said, sum(said[name] for name in self.flags)
         self.outcome_network: GaussianStack | None = None
         if config.reward_input == "joint" or not outcomes:
-            self.state_network = network(
-                width + goal, self.state_dim + self.rewards, outcomes - self.rewards, config.hidden
-            )
+            self.state_network = network(width + goal, said["state"] + said["reward"], flags, config.hidden)
         else:
-            self.state_network = network(width, self.state_dim, 0, config.hidden)
-            flags = outcomes - self.rewards
+            self.state_network = network(width, said["state"], 0, config.hidden)
             if config.reward_input == "lengths":
                 reads = len(self.scalars) + len(spec.vectors) + goal
-                self.outcome_network = network(reads, self.rewards, flags, config.outcome_hidden, [])
+                self.outcome_network = network(reads, said["reward"], flags, config.outcome_hidden, [])
             else:
                 reads = width + self.state_dim + goal + self.geometry.width
-                self.outcome_network = network(reads, self.rewards, flags, config.outcome_hidden)
+                self.outcome_network = network(reads, said["reward"], flags, config.outcome_hidden)
 
     @property
     def networks(self) -> tuple[GaussianStack, ...]:
@@ -240,6 +277,38 @@ class DynamicsEnsemble(nn.Module):
             )
         length = window.obs.shape[1]
         return Past(window.obs[:, length - frames : -1], window.act[:, length - frames : -1])
+
+    def reading(self, view: View, act: Tensor, past: Past | None) -> Reading:
+        """The situations `(B)` under `act (B, steps * A)` as the networks read them."""
+        naming = self.naming
+        if naming is None:
+            return Reading(view, act, past, None)
+        names = naming.choose(view.obs)
+        if past is not None:
+            past = Past(naming.rename(past.obs, "obs", names), naming.rename(past.act, "act", names))
+        acts = naming.rename(act.view(len(act), self.steps, -1), "act", names).flatten(1)
+        return Reading(naming.view(view, names), acts, past, names)
+
+    def read_state(self, state: Tensor, names: Tensor | None) -> Tensor:
+        """States `(..., B, S)` under the names of a reading, `(..., B * R, S)`."""
+        return state if names is None or self.naming is None else self.naming.rename(state, "state", names)
+
+    def joint(self, answer: Prediction, network: GaussianStack, names: Tensor | None) -> Prediction:
+        """What the heads of a network say of B rows, `(..., B * R, .)`, as joint vectors `(..., B, .)`."""
+        if names is None or self.naming is None:
+            return answer
+        apart = self.outcome_network is not None
+        columns = ["reward"] if network is self.outcome_network else ["state"] if apart else ["state", "reward"]
+        columns = [name for name in columns if self.said[name]]
+        flags = [name for name in self.flags if self.said[name]] if network.flags else []
+        merge = self.naming.merge
+        return Prediction(
+            merge(answer.mean, columns, names), merge(answer.std, columns, names), merge(answer.logits, flags, names)
+        )
+
+    def _kept(self, part: Tensor, name: str) -> Tensor:
+        """The columns of a renamed joint vector that a head predicts."""
+        return part if self.naming is None or not self.said[name] else part[..., self.naming.columns(name).kept]
 
     def inputs(self, view: View, act: Tensor, past: Past | None) -> Tensor:
         """What the state network reads, raw; `past` may be None where the game declares a single frame.
@@ -278,7 +347,7 @@ class DynamicsEnsemble(nn.Module):
     def regressions(
         self, rows: Rows, window: Window | None = None, following: Sequence[Rows] = ()
     ) -> dict[str, Regression]:
-        """The networks by name, each with its inputs and targets on `rows (B)`.
+        """The networks by name, each with its inputs and targets on `rows (B)`, a row once for every one of R heads.
 
         Args:
             window: what led to every row, `(B)` windows that end at it; needed where the game declares several frames.
@@ -290,17 +359,22 @@ class DynamicsEnsemble(nn.Module):
             raise GameError(
                 f"{len(window)} windows were given for {len(rows)} rows; each row needs the one that ends at it"
             )
+        if self.naming is not None:
+            names = self.naming.choose(rows.obs)
+            window = None if window is None else self.naming.window(window, names)
+            rows, *following = (self.naming.rows(each, names) for each in (rows, *following))
         view, after = rows.view, (following[-1] if following else rows).next_view
         acts = torch.cat([rows.act, *(more.act for more in following)], 1)
         inputs = self.inputs(view, acts, None if window is None else self.past(window))
         state, target = self.state(view), self.state(after)
         if self.config.target == "delta":
             target = target - state
-        groups = {"obs": self.spec.obs_dim, "achieved": self.state_dim - self.spec.obs_dim}
-        rewards = rows.reward[:, : self.rewards]
+        target = self.known.forget(target)
+        groups = {"obs": self.said["obs"], "achieved": self.said["state"] - self.said["obs"]}
+        target, rewards = self._kept(target, "state"), self._kept(rows.reward[:, : self.rewards], "reward")
         truth = {"terminated": rows.terminated, "acting": rows.next_acting, "legal": rows.next_legal}
-        flags = [truth[name].to(target.dtype) for name, width in self.flags.items() if width]
-        last = {"reward": self.rewards, **self.flags}
+        flags = [self._kept(truth[name], name).to(target.dtype) for name, width in self.flags.items() if width]
+        last = {name: self.said[name] for name in ("reward", *self.flags)}
         if self.outcome_network is None:
             both = torch.cat([target, rewards, *flags], 1)
             return {"state": Regression(self.state_network, inputs, both, _slices(groups | last))}
@@ -317,14 +391,20 @@ class DynamicsEnsemble(nn.Module):
         With several `steps`: for as many of them, under `act (B, steps * A)`.
         """
         own, width = self.state_network.own(owner), self.state_dim
-        inputs = self.inputs(view, act, None if window is None else self.past(window))
-        mean, std, _ = self.state_network.predict(inputs, self.state_network.select(own))
+        read = self.reading(view, act, None if window is None else self.past(window))
+        inputs = self.inputs(read.view, read.act, read.past)
+        answer = self.state_network.predict(inputs, self.state_network.select(own))
+        mean, std, _ = self.joint(answer, self.state_network, read.names)
         state, reward_mean, reward_std = mean[..., :width], mean[..., width:], std[..., width:]
         if self.config.target == "delta":
             state = state + self.state(view)
+        state = self.known(state, view, act)
         if self.outcome_network is not None:
-            reads = self.outcome_inputs(inputs.expand(len(mean), *inputs.shape), state, view)
-            reward_mean, reward_std, _ = self.outcome_network.predict(reads, self.outcome_network.select(own))
+            reads = self.outcome_inputs(
+                inputs.expand(len(mean), *inputs.shape), self.read_state(state, read.names), read.view
+            )
+            answer = self.outcome_network.predict(reads, self.outcome_network.select(own))
+            reward_mean, reward_std, _ = self.joint(answer, self.outcome_network, read.names)
         return JointPrediction(state, std[..., :width], reward_mean, reward_std)
 
     @torch.no_grad()
@@ -335,9 +415,13 @@ class DynamicsEnsemble(nn.Module):
         square over the columns that vary.
         """
         mean = self.predict(view, act, window, owner).mean
-        spread = self.state_network.spread[self.state_network.own(owner)][0, 0, : self.state_dim]
-        apart = mean.var(0, unbiased=False)[:, spread > 0] / spread[spread > 0].square()
-        return apart.mean(1).sqrt()
+        spread = self.state_network.spread[self.state_network.own(owner)][0, 0, : self.said["state"]]
+        if self.naming is not None:
+            names = self.naming.choose(view.obs)
+            spread = self.naming.merge(spread.expand(names.numel(), -1), ["state"], names)
+        live = spread > 0
+        apart = torch.where(live, mean.var(0, unbiased=False) / torch.where(live, spread, 1.0).square(), 0.0)
+        return (apart.sum(1) / live.expand_as(apart).sum(1)).sqrt()
 
 
 def runs(rows: Rows, steps: int, lanes: int) -> Tensor:

@@ -16,7 +16,7 @@ from presage.common.dynamics import DynamicsEnsemble, Regression, runs
 from presage.common.ensemble import GaussianStack, gaussian_nll, least_squares, squared_error
 from presage.common.game import Rows, Window
 from presage.common.held_out_scores import HeldOut, by_group, held_out, mean_over_live
-from presage.common.holdout import Numbered, Split, repeated
+from presage.common.holdout import Numbered, Split, repeated, side_by_side
 from presage.common.linear_path import solve_linear_path
 from presage.common.symmetry import Renamings
 
@@ -61,7 +61,8 @@ class FitConfig:
     training rows; >= 1"""
     renamings: int = 8
     """copies of every training row, each under a random one of the renamings that the game declares to change nothing;
-    fewer where rows are many (250,000 in all), none where every ego has an ensemble of its own; >= 0"""
+    fewer where rows are many (250,000 in all), none where every ego has an ensemble of its own, or where the ensemble
+    reads every order alike (`canonical_order`); >= 0"""
     bootstrap: bool = False
     """every member trains on its own resample of the training rows (PETS, MBPO); otherwise on all of them, in an order
     of its own"""
@@ -225,6 +226,9 @@ class EnsembleFitter:
             rows = self.renamings.rows(rows[index], chosen)
             if window is not None:
                 window = self.renamings.window(window[index], chosen)
+        naming = self.ensemble.naming
+        if naming is not None and naming.heads > 1:
+            split, resamples = split.with_heads(naming.heads), side_by_side(resamples, naming.heads)
         regressions = self.ensemble.regressions(rows, window, following)
         for regression in regressions.values():
             _check_finite(regression)
@@ -241,10 +245,12 @@ class EnsembleFitter:
         return FitReport(train_rows=rows_trained, held_out_rows=rows_held, networks=reports)
 
     def _images(self, rows: int) -> int:
-        """Renamed copies of every row."""
-        if self.renamings.count == 1 or self.ensemble.config.owners > 1:
+        """Renamed copies of every row; none where the ensemble reads them all alike."""
+        config, naming = self.ensemble.config, self.ensemble.naming
+        if self.renamings.count == 1 or config.owners > 1 or config.canonical_order:
             return 0
-        return min(self.config.renamings, max(0, _MOST_RENAMED // rows - 1))
+        heads = 1 if naming is None else naming.heads
+        return min(self.config.renamings, max(0, _MOST_RENAMED // (rows * heads) - 1))
 
     def _prepare(self, regression: Regression, split: Split) -> None:
         """Take statistics, and solve linear paths, on every owner's training rows."""

@@ -176,6 +176,27 @@ class Symmetry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KnownColumn:
+    """A column of the next joint observation that needs no learning: `offset` plus present numbers times factors.
+
+    Messages are copies of what was just said, goals and colours of what they were.
+    """
+
+    column: int
+    """of the joint observation"""
+    obs: tuple[tuple[int, float], ...] = ()
+    """columns of the present joint observation, each with its factor"""
+    act: tuple[tuple[int, float], ...] = ()
+    """columns of the joint action, each with its factor"""
+    offset: float = 0.0
+
+    @property
+    def constant(self) -> bool:
+        """Whether the column keeps its number for a whole episode."""
+        return self.obs == ((self.column, 1.0),) and not self.act and self.offset == 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class GameSpec:
     """The shape of a game: its agents, its joint vectors, and which flags vary from row to row."""
 
@@ -202,6 +223,8 @@ class GameSpec:
     way to a landmark): networks with `geometry=True` read its length and its direction as well"""
     symmetries: tuple[Symmetry, ...] = ()
     """renamings that change nothing, the identity left out: rows can be learned from under each of them"""
+    known: tuple[KnownColumn, ...] = ()
+    """columns of the next joint observation that follow a rule; models can pass them on instead of learning them"""
 
     def __post_init__(self) -> None:
         if not self.agents:
@@ -220,6 +243,7 @@ class GameSpec:
         names = [agent.name for agent in self.agents]
         if len(set(names)) != len(names):
             raise GameError(f"game {self.name!r}: agent names {names} are not unique")
+        self._check_known()
         self._check_symmetries()
         for agent in self.agents:
             outside = [k for k in agent.obs if not 0 <= k < self.obs_dim]
@@ -228,7 +252,21 @@ class GameSpec:
         if self.achieved and len(self.achieved) != self.goal_dim:
             raise GameError(f"game {self.name!r}: {len(self.achieved)} achieved indices for goal_dim={self.goal_dim}")
 
+    def _check_known(self) -> None:
+        columns = [known.column for known in self.known]
+        if len(set(columns)) < len(columns):
+            raise GameError(f"game {self.name!r}: known columns {columns} name one twice")
+        for known in self.known:
+            reads = {"obs": (known.column, *(k for k, _ in known.obs)), "act": tuple(k for k, _ in known.act)}
+            for name, size in (("obs", self.obs_dim), ("act", self.act_dim)):
+                outside = [k for k in reads[name] if not 0 <= k < size]
+                if outside:
+                    raise GameError(
+                        f"game {self.name!r}: {known} names columns {outside} outside 0..{size - 1} of the joint {name}"
+                    )
+
     def _check_symmetries(self) -> None:
+        columns = {known.column for known in self.known}
         sizes = {"obs": self.obs_dim, "act": self.act_dim, "agents": self.n, "goal": self.goal_dim}
         for symmetry in self.symmetries:
             for name, size in sizes.items():
@@ -237,6 +275,12 @@ class GameSpec:
                     raise GameError(
                         f"game {self.name!r}: a symmetry's {name}={places} must be an order of 0..{size - 1}"
                     )
+            strange = sorted(columns ^ {symmetry.obs[k] for k in columns})
+            if strange:
+                raise GameError(
+                    f"game {self.name!r}: a symmetry's obs={symmetry.obs} takes columns {strange} between those that "
+                    "follow a known rule and those that do not; declare the others known as well, or none of them"
+                )
             for i, old in enumerate(symmetry.agents):
                 slice_ = self.act[old]
                 taken = symmetry.act[self.act[i]]
@@ -375,8 +419,9 @@ class GameSpec:
         symmetries = (
             Symmetry(**{k: tuples(v) for k, v in symmetry.items()}) for symmetry in data.get("symmetries", ())
         )
-        numbers = {k: tuples(v) for k, v in data.items() if k not in ("agents", "symmetries")}
-        return cls(**numbers, agents=tuple(agents), symmetries=tuple(symmetries))
+        known = (KnownColumn(**{k: tuples(v) for k, v in column.items()}) for column in data.get("known", ()))
+        numbers = {k: tuples(v) for k, v in data.items() if k not in ("agents", "symmetries", "known")}
+        return cls(**numbers, agents=tuple(agents), symmetries=tuple(symmetries), known=tuple(known))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -112,6 +112,13 @@ class Split:
         """The same split where `images` copies of all `rows` rows follow them; copies only train."""
         return Split(train=tuple(repeated(own, images, rows) for own in self.train), held_out=self.held_out)
 
+    def with_heads(self, heads: int) -> Split:
+        """The same split where every row stands `heads` times, its copies side by side."""
+        return Split(
+            train=tuple(side_by_side(own, heads) for own in self.train),
+            held_out=tuple(side_by_side(own, heads) for own in self.held_out),
+        )
+
     def scored(self, members: int) -> tuple[Tensor, Tensor]:
         """`(M, H)` held-out rows of every network, and `(M, H)` weights, 0 where a row only fills up."""
         width = max(len(rows) for rows in self.held_out)
@@ -124,3 +131,8 @@ class Split:
 def repeated(index: Tensor, images: int, rows: int) -> Tensor:
     """Indices `(..., W)` into `rows` rows, and into `images` copies of them that follow: `(..., (1 + images) W)`."""
     return torch.cat([index + k * rows for k in range(images + 1)], -1)
+
+
+def side_by_side(index: Tensor, copies: int) -> Tensor:
+    """Indices `(..., W)` of rows as those of their `copies`, which stand side by side: `(..., W * copies)`."""
+    return (index[..., None] * copies + torch.arange(copies, device=index.device)).flatten(-2)

@@ -196,18 +196,22 @@ class EnsembleKernel:
             raise GameError(f"{len(carry.owner)} branches were started, {len(view)} rows are to be stepped")
         ensemble = self.ensemble
         route = carry.route or self._route(carry, rng)
-        inputs, width = ensemble.inputs(view, act, carry.past), ensemble.state_dim
+        read, width = ensemble.reading(view, act, carry.past), ensemble.state_dim
+        inputs = ensemble.inputs(read.view, read.act, read.past)
         if known is None or ensemble.outcome_network is None:  # then the one network tells rewards and flags as well
             answer = self._ask(ensemble.state_network, carry.networks[0], inputs, route)
+            answer = ensemble.joint(answer, ensemble.state_network, read.names)
             drawn = self._draw(answer, rng)
             state, reward = drawn[:, :width], drawn[:, width:]
             if ensemble.config.target == "delta":
                 state = ensemble.state(view) + state
+            state = ensemble.known(state, view, act)
         if known is not None:
             state = known
         if ensemble.outcome_network is not None:
-            reads = ensemble.outcome_inputs(inputs, state, view)
+            reads = ensemble.outcome_inputs(inputs, ensemble.read_state(state, read.names), read.view)
             answer = self._ask(ensemble.outcome_network, carry.networks[1], reads, route)
+            answer = ensemble.joint(answer, ensemble.outcome_network, read.names)
             reward = self._draw(answer, rng)
         outcome = self._outcome(view, act, state, reward, answer.logits, rng)
         if carry.past is not None and ensemble.steps == 1:  # who steps further knows what was seen in between
@@ -243,15 +247,26 @@ class EnsembleKernel:
         return replace(view, obs=obs, achieved=achieved)
 
     def _ask(self, network: GaussianStack, weights: Networks, inputs: Tensor, route: Route) -> Prediction:
-        """What the routed networks, or all elites together, predict for rows `(B, inputs)`, as `(B, .)`."""
-        grouped = route.group(inputs)
+        """What the routed networks, or all elites together, predict for rows `(B * R, inputs)`, as `(B * R, .)`; the
+        heads of a row are the same member's.
+        """
+        heads = len(inputs) // len(route.slot)
+        grouped = route.group(inputs.view(len(route.slot), -1)).view(route.networks, -1, inputs.shape[1])
         if self._routed:
-            return Prediction(*(route.ungroup(part) for part in network.predict(grouped, weights)))
-        elites = self.ensemble.config.elites
-        answer = network.predict(grouped.repeat_interleave(elites, 0), weights)
-        answer = Prediction(*(part.view(len(part) // elites, elites, *part.shape[1:]) for part in answer))
-        joint = Prediction(*(part.mean(1) for part in answer)) if self.propagation == "mean" else mixture(answer)
-        return Prediction(*(route.ungroup(part) for part in joint))
+            answer = network.predict(grouped, weights)
+        else:
+            elites = self.ensemble.config.elites
+            answer = network.predict(grouped.repeat_interleave(elites, 0), weights)
+            answer = Prediction(*(part.view(len(part) // elites, elites, *part.shape[1:]) for part in answer))
+            mean = self.propagation == "mean"
+            answer = Prediction(*(part.mean(1) for part in answer)) if mean else mixture(answer)
+        return Prediction(*(self._by_row(part, route, heads) for part in answer))
+
+    def _by_row(self, part: Tensor, route: Route, heads: int) -> Tensor:
+        """Answers `(networks, capacity * R, X)` in the order of the rows, `(B * R, X)`."""
+        groups, places, width = part.shape
+        rows = route.ungroup(part.reshape(groups, places // heads, heads * width))
+        return rows.reshape(len(rows) * heads, width)
 
     def _draw(self, answer: Prediction, rng: torch.Generator) -> Tensor:
         if self.propagation == "mean":

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from gymnasium import spaces
 
-from presage.common.game import GameError, GameSpec, GoalRule, Symmetry
+from presage.common.game import GameError, GameSpec, GoalRule, KnownColumn, Symmetry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,8 @@ class Declaration:
     """groups of indices into the joint observation that form vectors in space; see `GameSpec.vectors`"""
     symmetries: tuple[Symmetry, ...] = ()
     """renamings under which the game stays the same; see `GameSpec.symmetries`"""
+    known: tuple[KnownColumn, ...] = ()
+    """columns of the next joint observation that follow a rule; see `GameSpec.known`"""
 
     def __post_init__(self) -> None:
         if self.episode_limit is not None and self.episode_limit < 1:

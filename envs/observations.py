@@ -177,6 +177,7 @@ def joint_spec(
         frames=declared.frames,
         vectors=declared.vectors,
         symmetries=declared.symmetries,
+        known=declared.known,
         episode_limit=declared.episode_limit,
         terminates=True if declared.terminates is None else declared.terminates,
         acting_varies=turns if declared.acting_varies is None else declared.acting_varies,

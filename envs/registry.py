@@ -202,20 +202,20 @@ def _mpe(name: str, options: dict[str, Any]) -> Adapted:
         "frames": HIDES_VELOCITIES.get(name, 1),
         "episode_limit": options.get("max_cycles", accepted["max_cycles"].default),
         "terminates": bool(options.get("terminate_on_success", False)),
-        **_mpe_structure(name, options.get("N", 3)),
+        **_mpe_structure(name, options.get("N", 3), continuous=bool(options.get("continuous_actions", False))),
     }
     return partial(module.parallel_env, **options), Declaration(**(known | declared))
 
 
-def _mpe_structure(name: str, agents: int) -> dict[str, Any]:
-    """Vectors and symmetries of an mpe2 game, where there is a game of ours that is equal to it."""
+def _mpe_structure(name: str, agents: int, *, continuous: bool) -> dict[str, Any]:
+    """Vectors, symmetries and known columns of an mpe2 game, where there is a game of ours that is equal to it."""
     if name == "simple_spread_v3":
-        spec = game_spec(Spread(agents=agents))
+        spec = game_spec(Spread(agents=agents), continuous=continuous)
     elif name == "simple_speaker_listener_v4":
-        spec = game_spec(SpeakerListener())
+        spec = game_spec(SpeakerListener(), continuous=continuous)
     else:
         return {}
-    return {"vectors": spec.vectors, "symmetries": spec.symmetries}
+    return {"vectors": spec.vectors, "symmetries": spec.symmetries, "known": spec.known}
 
 
 def _pettingzoo(name: str, options: dict[str, Any]) -> Adapted:

@@ -166,6 +166,15 @@ class World:
         from_rows = (self.zero, self.zero) if origin is None else self.position_rows(origin)
         return list(zip(self.position_rows(entity), from_rows, strict=True))
 
+    def kept(self, term: Term) -> bool:
+        """Whether an observed number stays what it is for a whole episode."""
+        return min(term) >= self.moving_rows
+
+    def word(self, term: Term) -> int | None:
+        """Which word of all that are in the air an observed number is; None for other numbers."""
+        first = 4 * len(self.agents)
+        return term[0] - first if first <= term[0] < self.moving_rows and term[1] == self.zero else None
+
     def message_terms(self, agent: int) -> list[Term]:
         """The words an agent last sent; zeros for a silent one."""
         if agent not in self.speakers:

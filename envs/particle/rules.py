@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from presage.common.game import AgentSpec, GameSpec, Symmetry, View, Window
+from presage.common.game import AgentSpec, GameSpec, KnownColumn, Symmetry, View, Window
 from presage.envs.batched import Rules
 from presage.envs.particle.controls import MOVES, Controls
 from presage.envs.particle.physics import Body, Differences, Physics, Term, WorldState
@@ -31,12 +32,36 @@ def game_spec(scenario: Scenario, *, continuous: bool = False, episode_limit: in
         agents.append(AgentSpec.from_space(body.name, range(first, first + len(terms)), space, goal))
         vectors += [(first + k, first + k + 1) for k, (row, _) in enumerate(terms) if row in world.first_rows]
         first += len(terms)
-    return GameSpec(
+    spec = GameSpec(
         name=scenario.name, agents=tuple(agents), obs_dim=first, episode_limit=episode_limit, vectors=tuple(vectors),
         frames=scenario.frames, terminates=scenario.terminates, goal_dim=len(scenario.achieved),
         achieved=scenario.achieved,
         symmetries=symmetries(scenario, [agent.width for agent in agents]),
     )  # fmt: skip
+    return replace(spec, known=known_columns(scenario, spec))
+
+
+def known_columns(scenario: Scenario, spec: GameSpec) -> tuple[KnownColumn, ...]:
+    """Observed numbers that never change in an episode, and words, which are heard one step after they were said.
+
+    None where the scenario hides, sorts or replaces what is observed (`look`); words alone where it moves by itself
+    what the physics leave alone (`happen`).
+    """
+    cpu, world = torch.device("cpu"), scenario.world
+    if scenario.look(cpu) is not None:
+        return ()
+    act = torch.eye(spec.act_dim + 1, spec.act_dim)  # the last row is zeros
+    said = Controls(world, spec, device=cpu)(act)[1]  # (words, A + 1), affine in the action
+    offset, kept, found = said[:, -1], type(scenario).happen is Scenario.happen, []
+    for column, term in enumerate(term for terms in scenario.observed() for term in terms):
+        word = world.word(term)
+        if word is not None:
+            factors = (said[word, :-1] - offset[word]).tolist()
+            reads = tuple((k, factor) for k, factor in enumerate(factors) if factor)
+            found.append(KnownColumn(column=column, act=reads, offset=float(offset[word])))
+        elif kept and world.kept(term):
+            found.append(KnownColumn(column=column, obs=((column, 1.0),)))
+    return tuple(found)
 
 
 def action_space(body: Body, words: int, *, continuous: bool) -> spaces.Space[Any]:

@@ -14,6 +14,7 @@ from mpe2 import simple_spread_v3, simple_tag_v3
 from torch import Tensor
 
 from presage.common.game import Game, GameError, View
+from presage.common.known_columns import KnownRule
 from presage.envs import registry
 from presage.envs.particle import ParticleGame, Spread
 from presage.envs.registry import ACHIEVED, NEVER_TERMINATES, from_env, make, names
@@ -34,6 +35,19 @@ def test_every_game_of_mpe2_is_played_by_its_name(name: str) -> None:
     view = game.reset(0)
     played = [game.step(spec.random_action(view.acting, view.legal, torch.Generator()))[0] for _ in range(2)]
     assert [rows.truncated.tolist() for rows in played] == [[False] * 2, [True] * 2]
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("name", ["simple_spread_v3", "simple_speaker_listener_v4"])
+def test_what_is_known_of_mpe2s_games_is_true_of_them(name: str, continuous: bool) -> None:
+    game = make(f"mpe/{name}", copies=4, continuous_actions=continuous)
+    rule, rng = KnownRule(game.spec, True), torch.Generator().manual_seed(0)
+    assert len(rule.columns) > 0
+    view = game.reset(0)
+    for _ in range(30):
+        rows, view = game.step(game.spec.random_action(view.acting, view.legal, rng))
+        found = rule(torch.full_like(rows.obs, torch.nan), rows.view, rows.act)
+        torch.testing.assert_close(found[:, rule.columns], rows.next_obs[:, rule.columns], rtol=0, atol=1e-6)
 
 
 def test_one_frame_of_adversary_does_not_determine_the_next_and_two_do() -> None:

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from presage.common.game import GameError, GameSpec, View, Window
+from presage.common.known_columns import KnownRule
 from presage.common.symmetry import Renamings
 from presage.envs.particle import (
     Adversary,
     CollectTreasure,
+    Crypto,
     Formation,
     Line,
     ParticleGame,
@@ -23,6 +25,7 @@ from presage.envs.particle import (
     WorldComm,
 )
 from presage.envs.particle.parity import SCENARIOS, Mpe2Game, joint_actions, named, world_state
+from presage.envs.particle.rules import game_spec
 
 every_scenario = pytest.mark.parametrize("scenario", [*SCENARIOS, Spread(reward="original")], ids=named)
 RNG = torch.Generator()
@@ -214,3 +217,26 @@ def test_renamed_rows_are_rows_of_the_game(scenario: Scenario, renamings: int, c
         _, outcome = kernel.step(carry, renamed.view, renamed.act, RNG)
         torch.testing.assert_close(outcome.after.obs, renamed.next_obs, rtol=0, atol=1e-10)
         torch.testing.assert_close(outcome.reward, renamed.reward, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@every_scenario
+def test_known_columns_are_what_the_rule_says(scenario: Scenario, continuous: bool) -> None:
+    rows = 20
+    game = ParticleGame(scenario, rows, continuous=continuous)
+    game.reset(3)
+    rule = KnownRule(game.spec, True)
+    for t in range(6):
+        played, _ = game.step(joint_actions(game.spec, t, rows))
+        found = rule(torch.full_like(played.obs, torch.nan), played.view, played.act)
+        at = rule.columns
+        assert torch.equal(found[:, at], played.next_obs[:, at])
+
+
+def test_what_is_said_and_what_never_changes_is_known() -> None:
+    scenarios = (SpeakerListener(), Spread(), Crypto(), WorldComm())
+    known = {type(scenario): [column.column for column in game_spec(scenario).known] for scenario in scenarios}
+    assert known[SpeakerListener] == [0, 1, 2, 11, 12, 13]
+    assert known[Spread] == [14, 15, 16, 17, 32, 33, 34, 35, 50, 51, 52, 53], "the words of silent agents: zeros"
+    assert len(known[Crypto]) == 20, "who only talks is all known"
+    assert not known[WorldComm], "some numbers are hidden, and nobody says which"
