@@ -250,8 +250,8 @@ class EnsembleKernel:
         """What the routed networks, or all elites together, predict for rows `(B * R, inputs)`, as `(B * R, .)`; the
         heads of a row are the same member's.
         """
-        heads = len(inputs) // len(route.slot)
-        grouped = route.group(inputs.view(len(route.slot), -1)).view(route.networks, -1, inputs.shape[1])
+        heads, width = 1 if self.ensemble.naming is None else self.ensemble.naming.heads, inputs.shape[1]
+        grouped = route.group(inputs.view(len(route.slot), heads * width)).reshape(route.networks, -1, width)
         if self._routed:
             answer = network.predict(grouped, weights)
         else:
