@@ -1,7 +1,7 @@
 """MBPO beside SAC on the two pendulums: env steps to the return that SAC has after 10,000 and 20,000 of its own.
 
 MBPO in the true dynamics shows the limit that a perfect model sets. Remedies are tried on another seed and other
-episodes, against MBPO as it is there: env steps until a task counts as solved.
+episodes, against MBPO as it is there: env steps until it has SAC's return there, but for a tenth.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ REMEDIES: dict[str, dict[str, Any]] = {
     "twenty_updates_a_step": {"updates_per_step": 20},
 }  # fmt: skip
 """what is tried, and what it changes of MBPO's loop"""
-TUNING_SEED, REMEDY_STEPS = 100, 2_000
+TUNING_SEED, REMEDY_STEPS, NEARLY = 100, 2_000, 0.1
+"""seed and env steps of remedies, and by which share of its return they may stay behind SAC after `MARKS[0]`"""
 SOLVED = {"inverted_pendulum": 950.0, "pendulum": -150.0}
-"""return at which a task counts as solved, for two evaluations in a row"""
+"""return at which a task counts as solved"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class Job:
     method: str
     seed: int
     remedy: str = ""
-    """what is tried on the tuning seed; "" for a measured run"""
+    """what is tried on the tuning seed, "sac" for what it is held against; "" for a measured run"""
 
     @property
     def key(self) -> str:
@@ -70,11 +71,11 @@ class Job:
             checkpoint_every=1_000, keep_checkpoints=1, evaluation_seed=EPISODES,
         )  # fmt: skip
         if self.remedy:
-            loop = replace(scenario.method.loop, **REMEDIES[self.remedy])
+            loop = replace(scenario.method.loop, **REMEDIES.get(self.remedy, {}))
             scenario = replace(
                 scenario,
                 method=replace(scenario.method, loop=loop),
-                steps=REMEDY_STEPS,
+                steps=MARKS[0] if self.method == "sac" else REMEDY_STEPS,
                 evaluation_seed=TUNING_EPISODES,
             )
         return train_curve(scenario, KEPT.folder(self.key))
@@ -85,7 +86,10 @@ def jobs(
 ) -> list[Job]:
     """The runs of the comparison, seed after seed, then the remedies."""
     measured = [Job(task=task, method=method, seed=seed) for seed in seeds for task in tasks for method in methods]
-    tried = [Job(task=task, method="mbpo", seed=TUNING_SEED, remedy=name) for name in REMEDIES for task in tasks]
+    tried = [
+        Job(task=task, method="sac" if name == "sac" else "mbpo", seed=TUNING_SEED, remedy=name)
+        for name in (*REMEDIES, "sac") for task in tasks
+    ]  # fmt: skip
     return measured + (tried if "mbpo" in methods else [])
 
 
@@ -126,15 +130,22 @@ def report() -> None:
                 solved = steps_to(curves[f"{task} {method}"], SOLVED[task])
                 figures |= {f"{task}_{method}_solved_steps": solved.steps,
                             f"{task}_{method}_solved": float(solved.reached)}  # fmt: skip
+        against = done.get(Job(task=task, method="sac", seed=TUNING_SEED, remedy="sac").key)
+        if against is None:
+            continue
+        level = float(against["returns"][-1])
+        figures[f"{task}_remedy_level"] = level = level - NEARLY * abs(level)
         for name in REMEDIES:
             tried = done.get(Job(task=task, method="mbpo", seed=TUNING_SEED, remedy=name).key)
             if tried is not None:
-                figures[f"{task}_remedy_{name}_steps"] = solved_after(tried, SOLVED[task])
+                figures |= {f"{task}_remedy_{name}_steps": solved_after(tried, level),
+                            f"{task}_remedy_{name}_return": float(np.mean(tried["returns"][-2:]))}  # fmt: skip
     path = write(
         "mbpo_pendulum", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=imported(),
         aims={f"steps_ratio_to_sac_{task}": Aim(op="<=", value=0.2) for task in STEPS},
         notes="The ratio is the larger one of SAC's return at 10,000 and at 20,000 env steps. Remedies: env steps on "
-        f"seed {TUNING_SEED} until {SOLVED} is held; {REMEDY_STEPS}: not within that. {KEPT.origin()}",
+        f"seed {TUNING_SEED} until SAC's return there after {MARKS[0]}, less {NEARLY:.0%}, is held ({REMEDY_STEPS}: "
+        f"not within that), and the mean of the last two returns. {KEPT.origin()}",
     )  # fmt: skip
     for task in STEPS:
         bands = {
