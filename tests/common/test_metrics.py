@@ -8,8 +8,17 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]  # ships no types
     EventAccumulator,
 )
+from tensorboard.summary.writer import event_file_writer  # type: ignore[import-untyped]  # ships no types
 
 from presage.common.metrics import EVENTS_FOLDER, METRICS_FILE, MetricLog, read_metrics, series, without_times
+
+
+@pytest.fixture(autouse=True)
+def _files_are_counted_from_ten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard reads files of one second in the order of their names, and a count that went from 9 to 10 in between
+    would turn it round; runs that go on are other processes, seconds later.
+    """
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(10))
 
 
 def events(folder: Path, tag: str) -> list[tuple[int, float]]:
