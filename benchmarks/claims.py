@@ -7,6 +7,7 @@ beside the command, commit, machine and versions that made them. `python -m benc
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import math
 import os
@@ -238,7 +239,9 @@ def commit(paths: Sequence[str], root: Path) -> str:
 
 
 def changed(claim: Claim, root: Path = ROOT) -> list[str]:
-    """Why the claim is stale: files under `depends` that differ from its commit; [] where it is not."""
+    """Why the claim is stale: files under `depends` that differ from its commit, comments, docstrings and layout of
+    Python aside; [] where it is not.
+    """
     if claim.commit == "none":
         return ["it was measured outside a commit"]
     if claim.commit.endswith("-dirty"):
@@ -247,7 +250,34 @@ def changed(claim: Claim, root: Path = ROOT) -> list[str]:
     if differing is None:
         return [f"its commit {claim.commit[:10]} is not in this history"]
     untracked = git(root, "ls-files", "--others", "--exclude-standard", "--", *claim.depends) or ""
-    return sorted({*differing.splitlines(), *untracked.splitlines()})
+    moved = [path for path in differing.splitlines() if not _does_the_same(path, claim.commit, root)]
+    return sorted({*moved, *untracked.splitlines()})
+
+
+def _does_the_same(path: str, earlier: str, root: Path) -> bool:
+    """Whether a file is Python whose code is that of the commit `earlier`."""
+    before = git(root, "show", f"{earlier}:{path}")
+    if not path.endswith(".py") or before is None or not (root / path).is_file():
+        return False
+    try:
+        return _code(before) == _code((root / path).read_text(encoding="utf-8"))
+    except SyntaxError:
+        return False
+
+
+def _code(text: str) -> str:
+    """What Python makes of a file, without strings that stand alone."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        for name, part in ast.iter_fields(node):
+            if isinstance(part, list):
+                setattr(node, name, [each for each in part if not _stands_alone(each)])
+    return ast.dump(tree)
+
+
+def _stands_alone(node: object) -> bool:
+    """Whether a statement is a docstring, of a module, function, class or attribute."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def table(claims: Sequence[Claim], root: Path = ROOT) -> str:

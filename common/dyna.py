@@ -271,7 +271,7 @@ class Dyna(OffPolicyAlgorithm[Policy]):
             some = window[: min(len(window), MEASURED)]
             act = self.actor.step(self.actor.init(some), some.now, None)[1]
             self.metrics |= self.terms.measure(
-                self.policy, self.actor.divergence, some.now, self.world.doubt(some, act)  # type: ignore[attr-defined]
+                self.policy, self.actor.divergence, some.now, self.world.doubt(some, act)  # type: ignore[attr-defined]  # LiveTerms need an actor that has it
             )  # fmt: skip
         imagined = self.imagined
 

@@ -65,7 +65,8 @@ class EnsembleConfig:
     """predict for one agent of those that the game declares alike, and ask again for each of the others under other
     names (`Naming`): so many times fewer outputs and more rows to fit, and so many times the work when imagining"""
     canonical_order: bool = False
-    """read agents and landmarks that are alike in one order, whatever their names: nothing has to be learned twice"""
+    """read agents and landmarks that are alike in one order, whatever their names, as far as the game declares all of
+    its renamings (see `Naming`)"""
     known_columns: bool = False
     """pass on the columns that follow a rule (`GameSpec.known`: messages, goals) instead of learning them"""
     log_variance: tuple[float, float] = (-10.0, 0.5)

@@ -3,7 +3,8 @@
 Where a game declares what is interchangeable (`GameSpec.symmetries`), a network need not predict for every agent: it
 predicts for one of them, and is asked again for every other one under a renaming that puts it in the first one's
 place. What it reads can be put into one order as well, whatever the names: then predictions change with the names as
-the game does, exactly and before any fit, an equivariant model out of ordinary networks.
+the game does, exactly and before any fit, an equivariant model out of ordinary networks. That takes all renamings: a
+game that declares only some of them is put into a few orders instead of one.
 
 Shape suffixes: B rows, R heads, P renamings, O observation, A action, N agents, G goal, W a vector's width, K of it
 predicted by a head.

@@ -301,7 +301,7 @@ def _goal_rule(name: str, options: dict[str, Any]) -> GoalRule | None:
 def _particle(name: str, copies: int, workers: int, options: dict[str, Any]) -> Game:
     if workers:
         raise GameError(f"particle/{name} plays all copies at once as tensors; workers={workers} must be 0")
-    own = {field.name for field in fields(SCENARIOS[name])}  # type: ignore[arg-type]
+    own = {field.name for field in fields(SCENARIOS[name])}  # type: ignore[arg-type]  # they are dataclasses
     accepted = own | inspect.signature(ParticleGame).parameters.keys() - {"scenario", "copies"}
     strange = options.keys() - accepted
     if strange:

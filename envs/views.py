@@ -86,7 +86,7 @@ def observation_space(agent: AgentSpec) -> spaces.Space[Any]:
     return spaces.Dict({"observation": own, "achieved_goal": goal, "desired_goal": goal})
 
 
-class ParallelView(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]
+class ParallelView(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  # untyped base
     """One copy of a game in which all agents act at once, as a PettingZoo `ParallelEnv`.
 
     Args:

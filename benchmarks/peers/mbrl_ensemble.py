@@ -30,11 +30,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from mbrl.models import GaussianMLP, ModelEnv, ModelTrainer, OneDTransitionRewardModel  # type: ignore[import-not-found]
-from mbrl.planning import create_trajectory_optim_agent_for_model  # type: ignore[import-not-found]
-from mbrl.util.common import get_basic_buffer_iterators  # type: ignore[import-not-found]
-from mbrl.util.replay_buffer import ReplayBuffer  # type: ignore[import-not-found]
-from omegaconf import OmegaConf  # type: ignore[import-not-found]
+from mbrl.models import GaussianMLP, ModelEnv, ModelTrainer, OneDTransitionRewardModel
+from mbrl.planning import create_trajectory_optim_agent_for_model
+from mbrl.util.common import get_basic_buffer_iterators
+from mbrl.util.replay_buffer import ReplayBuffer
+from omegaconf import OmegaConf
 
 MEMBERS, ELITES, LAYERS, WIDTH = 7, 5, 4, 200
 BATCH, LEARNING_RATE, WEIGHT_DECAY, VALIDATION, PATIENCE = 256, 1e-3, 1e-5, 0.2, 5

@@ -64,7 +64,7 @@ class CollectTreasure(Scenario):
         return "collect_treasure"
 
     @property
-    def chances(self) -> int:  # type: ignore[override]
+    def chances(self) -> int:  # type: ignore[override]  # a number in other scenarios
         """Of every treasure: where it appears, and its type."""
         return 3 * self.treasures
 

@@ -82,7 +82,7 @@ def named(scenario: Scenario) -> str:
 
 def options(scenario: Scenario) -> dict[str, Any]:
     """What mpe2's environment is made with to be the same game."""
-    given = {field.name: getattr(scenario, field.name) for field in fields(scenario)}  # type: ignore[arg-type]
+    given = {field.name: getattr(scenario, field.name) for field in fields(scenario)}  # type: ignore[arg-type]  # scenarios are dataclasses
     if isinstance(scenario, Adversary):
         return {"N": scenario.good}
     return {OPTIONS.get(name, name): value for name, value in given.items() if name not in ("reward", "prey_speed")}
@@ -112,7 +112,7 @@ class Chances:
         """Be told by a treasure which one it is when mpe2 looks whether it appears."""
         chances = self
 
-        class Telling(type(landmarks[0])):  # type: ignore[misc]
+        class Telling(type(landmarks[0])):  # type: ignore[misc]  # mpe2's own class
             """A treasure that tells its number."""
 
             @property

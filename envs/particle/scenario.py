@@ -140,7 +140,7 @@ def orders(*groups: range) -> list[tuple[int, ...]]:
 
 def alike(stem: str, count: int, **body: object) -> tuple[Body, ...]:
     """Equal bodies called `stem_0`, `stem_1` and so on."""
-    return tuple(Body(name=f"{stem}_{k}", **body) for k in range(count))  # type: ignore[arg-type]
+    return tuple(Body(name=f"{stem}_{k}", **body) for k in range(count))  # type: ignore[arg-type]  # Body's fields
 
 
 def marks(count: int, stem: str = "landmark", **body: object) -> tuple[Body, ...]:

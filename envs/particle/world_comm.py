@@ -66,7 +66,7 @@ class WorldComm(Scenario):
         hunter: dict[str, float] = {"size": ADVERSARY_SIZE, "accel": 3.0, "max_speed": 1.0}
         return World(
             agents=(
-                Body(name="leadadversary_0", silent=False, **hunter),  # type: ignore[arg-type]
+                Body(name="leadadversary_0", silent=False, **hunter),  # type: ignore[arg-type]  # Body's fields
                 *alike("adversary", self.adversaries - 1, **hunter),
                 *alike("agent", self.good, size=GOOD_SIZE, accel=4.0, max_speed=1.3),
             ),

@@ -284,3 +284,14 @@ def test_imported_files_are_those_of_the_checkout_without_the_environment() -> N
     assert "benchmarks/quotes.py" in found
     assert "benchmarks/claims.py" not in found
     assert all((ROOT / path).is_file() and not path.startswith(".") for path in found)
+
+
+def test_words_and_layout_of_python_move_nothing(checkout: Path) -> None:
+    path = checkout / "common/replay.py"
+    path.write_text('"""One."""\n\nX = 1\n"""a number"""\n\n\ndef double(x):\n    """Twice."""\n    return 2 * x\n')
+    commit_all(checkout)
+    write_speed(checkout)
+    path.write_text('"""Two."""\n# why\nX = (1)\n\n\ndef double(x):\n    return 2 * x  # both\n')
+    assert changed(read(checkout)[0], checkout) == []
+    path.write_text('"""Two."""\nX = 2\n\n\ndef double(x):\n    return 2 * x\n')
+    assert changed(read(checkout)[0], checkout) == ["common/replay.py"]
