@@ -19,6 +19,7 @@ import json
 import math
 import os
 import re
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -154,7 +155,11 @@ class MetricLog:
 
         if self._events is not None:
             self._events.close()
-        self._events = SummaryWriter(str(self._folder / EVENTS_FOLDER), purge_step=purge_step)
+        folder = self._folder / EVENTS_FOLDER
+        newest = max(map(_second, folder.glob("events.out.tfevents.*")), default=0)
+        while int(time.time()) == newest:  # readers take files by name, and the second comes first in it
+            time.sleep(0.01)
+        self._events = SummaryWriter(str(folder), purge_step=purge_step)
 
 
 def read_metrics(path: Path) -> list[Record]:
@@ -179,6 +184,11 @@ def series(records: Sequence[Record], tag: str) -> tuple[Array, Array]:
 def without_times(records: Sequence[Record]) -> list[Record]:
     """The records less `time/*`: what a resumed run repeats bit for bit."""
     return [{tag: value for tag, value in record.items() if not tag.startswith("time/")} for record in records]
+
+
+def _second(events: Path) -> int:
+    """When a file of events was begun, in seconds since 1970."""
+    return int(events.name.split(".")[3])
 
 
 def _number(tag: str, value: Any) -> float:

@@ -22,6 +22,7 @@ from presage.common.evaluate import Evaluation, evaluate
 from presage.common.game import GameError, View
 from presage.common.learner_state import learner_state, restore_learner
 from presage.common.marl_eval import EVALUATION_FILE, Episodes, SeedResult, write_evaluations
+from presage.common.memory import keep_freed_memory
 from presage.common.method import Metrics
 from presage.common.metrics import QUERIES, MetricLog
 from presage.common.parts import Parts, build
@@ -64,6 +65,7 @@ class Training:
         self.device = choose_device(scenario.device)
         if scenario.threads is not None:
             torch.set_num_threads(scenario.threads)
+        keep_freed_memory()
         seed_globally(scenario.seed)
         self.streams = streams(scenario.seed, self.device)
         self.game = GameOnDevice(parts.training_game(scenario.game), self.device)

@@ -14,11 +14,9 @@ from presage.common.metrics import EVENTS_FOLDER, METRICS_FILE, MetricLog, read_
 
 
 @pytest.fixture(autouse=True)
-def _files_are_counted_from_ten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorBoard reads files of one second in the order of their names, and a count that went from 9 to 10 in between
-    would turn it round; runs that go on are other processes, seconds later.
-    """
-    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(10))
+def _the_count_of_files_gets_a_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard reads files by name, the second first and the process's count last: 10 would come before 9."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(9))
 
 
 def events(folder: Path, tag: str) -> list[tuple[int, float]]:
