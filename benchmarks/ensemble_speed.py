@@ -18,6 +18,16 @@ drift of the machine's speed hits all of them alike.
   a fifth of the 20,000 rows out, each in its own way; the test rows are others that neither sees.
 
 The bare products are written into tensors that exist already: allocating is not multiplying.
+
+Our process keeps the memory that it frees, as training does (`presage.common.memory`); mbrl-lib's is as its authors
+start it, and its gradient steps, imagined steps and actions are timed in a second process as well, which keeps its
+memory too (`_mbrl_kept`).
+
+What the remedies for our own overhead bring, beside the bare products of the same rounds: memory that is given back
+(`_given_back`: what training did before), one thread in place of two (`_one_thread`: products gain from the second,
+small tensors do not), and a loss that torch compiles (`fit_compiled`). The ceiling (`_floor`) is the products with what
+no code can leave out, a kernel each: activations, their derivatives and Adam's step; for imagined steps activations,
+the gathering of rows for their members, and noise.
 """
 
 from __future__ import annotations
@@ -25,27 +35,31 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.claims import Aim, imported, write
+from presage.common import fit
 from presage.common.dynamics import DynamicsEnsemble, EnsembleConfig
 from presage.common.fit import EnsembleFitter, FitConfig
 from presage.common.game import ALL_AGENTS, AgentSpec, GameSpec, Head, Rows, View, Window
 from presage.common.held_out_scores import HeldOut
+from presage.common.memory import keep_freed_memory
 from presage.common.model_predictive import PlanningActor
 from presage.common.planning import CEM
 from presage.common.propagation import EnsembleKernel
@@ -63,6 +77,8 @@ PAPER = EnsembleConfig(
 PAPER_FIT = FitConfig(loss="likelihood", learning_rate=1e-3, batch_size=BATCH, bootstrap=True, holdout_stretch=1)
 OWN = EnsembleConfig(members=MEMBERS, elites=ELITES, hidden=HIDDEN, linear_skip=False, reward_input="joint")
 OWN_FIT = FitConfig(batch_size=BATCH, loss="likelihood", score="likelihood")
+Side = Callable[[], list[float]]
+"""one turn of what is timed: seconds of each of some calls"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +164,57 @@ def products(stack: int, rows: int, widths: Sequence[int], *, backward: bool) ->
     return run
 
 
+def floor_of_fit(widths: Sequence[int]) -> Callable[[], None]:
+    """A gradient step's products, and what cannot be left out beside them: activations, their derivatives, Adam's step.
+
+    Args:
+        widths: as of `products`.
+    """
+    multiply = products(MEMBERS, BATCH, widths, backward=True)
+    hidden = [torch.randn(MEMBERS, BATCH, width) for width in widths[1:-1]]
+    weights = [nn.Parameter(torch.randn(MEMBERS, *shape)) for shape in pairwise(widths)]
+    for weight in weights:
+        weight.grad = torch.randn_like(weight)
+    adam = torch.optim.Adam(weights, fused=True)
+
+    def run() -> None:
+        multiply()
+        for x in hidden:
+            torch.ops.aten.silu_backward(nn.functional.silu(x), x)
+        adam.step()
+
+    return run
+
+
+def floor_of_imagining(rows: int, widths: Sequence[int]) -> Callable[[], None]:
+    """An imagined step's products, and what cannot be left out beside them: activations, rows gathered for members and
+    given back, noise.
+
+    Args:
+        rows: of all elites together. widths: as of `products`.
+    """
+    multiply, order = products(ELITES, rows // ELITES, widths, backward=False), torch.randperm(rows)
+    hidden = [torch.randn(ELITES, rows // ELITES, width) for width in widths[1:-1]]
+    inputs, outputs = torch.randn(rows, widths[0]), torch.randn(rows, widths[-1])
+
+    def run() -> None:
+        inputs.index_select(0, order)
+        multiply()
+        for x in hidden:
+            nn.functional.silu(x, inplace=True)
+        torch.randn(rows, widths[-1] // 2).addcmul_(*outputs.index_select(0, order).chunk(2, 1))
+
+    return run
+
+
 class Peer:
     """mbrl-lib in a process of its own; see its file for what it answers."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, *, keep_memory: bool = False) -> None:
         """
+        Args:
+            threads: of torch. keep_memory: start it so that it keeps the memory that it frees.
+
         Raises:
             SystemExit: its environment has not been built.
         """
@@ -160,7 +222,11 @@ class Peer:
         if not python.exists():
             raise SystemExit("mbrl-lib's environment is not there: run `make peers`, then this again")
         command = [str(python), str(ROOT / PEER), "--threads", str(threads)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        kept = {"MALLOC_TRIM_THRESHOLD_": 2**31 - 1, "MALLOC_TOP_PAD_": 64 << 20, "MALLOC_MMAP_THRESHOLD_": 1 << 30}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | ({name: str(value) for name, value in kept.items()} if keep_memory else {}),
+        )  # fmt: skip
 
     def ask(self, do: str, **request: Any) -> Any:
         """The answer to one request.
@@ -300,50 +366,118 @@ def time_to_nll(
     }  # fmt: skip
 
 
-def speeds(system: System, ours: Ours, peer: Peer, rounds: int, plans: int) -> dict[str, float]:
-    """Medians over rounds in which all sides take turns, in milliseconds, and their ratios.
-
-    Args:
-        rounds: of gradient steps and imagined steps. plans: rounds of planned actions.
-    """
-    widths = [system.obs + system.act, *HIDDEN, 2 * (system.obs + 1)]
-    sides: dict[str, Callable[[], list[float]]] = {}
-
-    def add(
-        name: str, count: int, mine: Callable[[], list[float]], bare: Callable[[], None], do: str, **at: int
-    ) -> None:
-        sides[name] = mine
-        sides[f"{name}_products"] = partial(timed, bare, count)
-        sides[f"{name}_mbrl"] = lambda: peer.ask(do, count=count, **at)
-
-    add("fit", 20, partial(ours.steps, 21), products(MEMBERS, BATCH, widths, backward=True), "steps")
+def own_sides(system: System, ours: Ours) -> dict[str, Side]:
+    """Our gradient steps and imagined steps, and the bare products of each behind `_products`."""
+    widths = widths_of(system)
+    sides: dict[str, Side] = {
+        "fit": partial(ours.steps, 21),
+        "fit_products": partial(timed, products(MEMBERS, BATCH, widths, backward=True), 20),
+    }
     for rows in ROWS:
-        count = max(1, 10_000 // rows)
-        bare = products(ELITES, rows // ELITES, widths, backward=False)
-        add(f"imagine_{rows}", count, partial(timed, ours.imagine(rows), count), bare, "imagine", rows=rows)
-    one = products(ELITES, PLANNER.population * PARTICLES // ELITES, widths, backward=False)
+        count, bare = calls(rows), products(ELITES, rows // ELITES, widths, backward=False)
+        sides[f"imagine_{rows}"] = partial(timed, ours.imagine(rows), count)
+        sides[f"imagine_{rows}_products"] = partial(timed, bare, count)
+    return sides
+
+
+def remedy_sides(system: System, ours: Ours) -> dict[str, Side]:
+    """What torch's compiler makes of the loss, and the floors."""
+    widths, small = widths_of(system), ROWS[0]
+    compiled = torch.compile(fit.network_loss, dynamic=False)
+
+    def steps() -> list[float]:
+        with patch.object(fit, "network_loss", compiled):
+            return ours.steps(21)
+
+    return {
+        "fit_compiled": steps,
+        "fit_floor": partial(timed, floor_of_fit(widths), 20),
+        f"imagine_{small}_floor": partial(timed, floor_of_imagining(small, widths), calls(small)),
+    }
+
+
+def action_sides(system: System, ours: Ours) -> dict[str, Side]:
+    """Our planned action and its bare products."""
+    one = products(ELITES, PLANNER.population * PARTICLES // ELITES, widths_of(system), backward=False)
 
     def all_products() -> None:
         for _ in range(PLANNER.iterations * PLANNER.horizon):
             one()
 
-    add("pets_action", 1, partial(timed, ours.action(), 1), all_products, "act")
+    return {"pets_action": partial(timed, ours.action(), 1), "pets_action_products": partial(timed, all_products, 1)}
+
+
+def peer_sides(peer: Peer, end: str) -> dict[str, Side]:
+    """What mbrl-lib is asked for, each name with `end` behind it; its actions are last."""
+    sides: dict[str, Side] = {f"fit{end}": partial(peer.ask, "steps", count=20)}
+    for rows in ROWS:
+        sides[f"imagine_{rows}{end}"] = partial(peer.ask, "imagine", rows=rows, count=calls(rows))
+    return sides | {f"pets_action{end}": partial(peer.ask, "act", count=1)}
+
+
+def widths_of(system: System) -> list[int]:
+    """The layers of one network."""
+    return [system.obs + system.act, *HIDDEN, 2 * (system.obs + 1)]
+
+
+def calls(rows: int) -> int:
+    """Calls of a turn that imagine `rows` rows each."""
+    return max(1, 10_000 // rows)
+
+
+def medians(sides: Mapping[str, Side], rounds: int, plans: int = 0) -> dict[str, float]:
+    """Median seconds of every side, over rounds in which all take turns; the first one, which warms up, is not counted.
+
+    Args:
+        plans: rounds in which planned actions are timed.
+    """
     times: dict[str, list[float]] = {name: [] for name in sides}
-    for round_ in range(-1, rounds):  # the first one warms up
+    for round_ in range(-1, rounds):
         for name, side in sides.items():
             if name.startswith("pets_action") and round_ >= plans:
                 continue
             seconds = side()
             if round_ >= 0:
                 times[name] += seconds
-    median = {name: statistics.median(seconds) for name, seconds in times.items()}
-    found = {f"{name}_ms": 1e3 * seconds for name, seconds in median.items()}
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def over_products(median: Mapping[str, float], end: str = "") -> dict[str, float]:
+    """The times of sides in times of their bare products, `x_over_products`.
+
+    Args:
+        end: put behind every side's name.
+    """
+    found = {}
+    for name, seconds in median.items():
+        start = name.removesuffix("_floor").removesuffix("_compiled")
+        if f"{start}_products" in median:
+            found[f"{name}{end}_over_products"] = seconds / median[f"{start}_products"]
+    return found
+
+
+def speeds(system: System, ours: Ours, peers: Sequence[Peer], rounds: int, plans: int) -> dict[str, float]:
+    """Milliseconds of all sides and their ratios.
+
+    Args:
+        peers: mbrl-lib as it is, and where it keeps its memory. rounds: of gradient steps and imagined steps.
+        plans: rounds of planned actions.
+    """
+    sides = own_sides(system, ours) | remedy_sides(system, ours) | action_sides(system, ours)
+    for peer, end in zip(peers, ("_mbrl", "_mbrl_kept"), strict=True):
+        sides |= peer_sides(peer, end)
+    median = medians(sides, rounds, plans)
+    found = {f"{name}_ms": 1e3 * seconds for name, seconds in median.items()} | over_products(median)
     for name in [name for name in median if f"{name}_mbrl" in median]:
-        found[f"{name}_over_products"] = median[name] / median[f"{name}_products"]
-        found[f"{name}_over_mbrl"] = median[f"{name}_mbrl"] / median[name]
+        for whose in ("mbrl", "mbrl_kept"):
+            found[f"{name}_over_{whose}"] = median[f"{name}_{whose}"] / median[name]
     for rows in ROWS:
-        for whose in ("", "_products", "_mbrl"):
+        for whose in ("", "_products", "_mbrl", "_mbrl_kept"):
             found[f"imagine_{rows}{whose}_per_s"] = round(rows / median[f"imagine_{rows}{whose}"])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found |= over_products(medians(own_sides(system, ours), rounds // 2), "_one_thread")
+    torch.set_num_threads(threads)
     return found
 
 
@@ -362,27 +496,41 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     figures: dict[str, float] = {}
     versions: dict[str, str] = {}
-    peer = Peer(options.threads)
-    for obs, act in SIZES:
-        system, rng = System(obs=obs, act=act), torch.Generator().manual_seed(1)
-        drawn, test = system.draw(TRAIN, rng), system.draw(TEST, rng)
+    peers = [Peer(options.threads), Peer(options.threads, keep_memory=True)]
+    systems = [System(obs=obs, act=act) for obs, act in SIZES]
+    data = [
+        (system.draw(TRAIN, rng), system.draw(TEST, rng))
+        for system, rng in ((system, torch.Generator().manual_seed(1)) for system in systems)
+    ]
+    given_back = [
+        over_products(medians(own_sides(system, Ours(system, drawn)), options.rounds // 2), "_given_back")
+        for system, (drawn, _) in zip(systems, data, strict=True)
+    ]
+    if not keep_freed_memory():
+        print("this C library cannot be asked to keep freed memory: figures are those of memory that is given back")
+    for system, (drawn, test), before in zip(systems, data, given_back, strict=True):
         with tempfile.TemporaryDirectory() as folder:
             for prefix, part in (("", drawn), ("test_", test)):
                 for name, tensor in part.items():
                     np.save(Path(folder, f"{prefix}{name}.npy"), tensor.numpy())
-            versions = peer.ask("open", folder=folder, obs=obs, act=act)
+            for peer in peers:
+                versions = peer.ask("open", folder=folder, obs=system.obs, act=system.act)
         mean, std, targets = (test[part].numpy() for part in ("mean", "std", "targets"))
-        found = {"nll_of_the_truth": nll(mean[None], std[None], targets)}
-        fits = [time_to_nll(system, drawn, test, peer, seed, epochs) for seed in range(options.seeds)]
-        found |= {name: statistics.median(fit[name] for fit in fits) for name in fits[0]}
-        found |= speeds(system, Ours(system, drawn), peer, options.rounds, options.plans)
+        found = {"nll_of_the_truth": nll(mean[None], std[None], targets)} | before
+        fits = [time_to_nll(system, drawn, test, peers[0], seed, epochs) for seed in range(options.seeds)]
+        with tempfile.TemporaryDirectory() as folder:
+            peers[1].ask("train", seed=0, out=folder, epochs=1)  # it has to have an ensemble
+        found |= {name: statistics.median(each[name] for each in fits) for name in fits[0]}
+        found |= speeds(system, Ours(system, drawn), peers, options.rounds, options.plans)
+        end = f"_{system.obs}_{system.act}"
         for name, value in found.items():
-            print(f"{name}_{obs}_{act} {value:.6g}", flush=True)
-        figures |= {f"{name}_{obs}_{act}": value for name, value in found.items() if math.isfinite(value)}
-    peer.end()
+            print(f"{name}{end} {value:.6g}", flush=True)
+        figures |= {f"{name}{end}": value for name, value in found.items() if math.isfinite(value)}
+    for peer in peers:
+        peer.end()
     worst: dict[str, Callable[[list[float]], float]] = {
         "fit_over_products": max, "imagine_over_products": max, "pets_action_over_products": max,
-        "mbrl_time_to_nll_over_ours": min, "imagine_over_mbrl": min,
+        "mbrl_time_to_nll_over_ours": min, "imagine_over_mbrl": min, "imagine_over_mbrl_kept": min,
     }  # fmt: skip
     for name, choose in worst.items():
         start, end = name.split("_over_")

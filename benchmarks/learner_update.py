@@ -2,21 +2,29 @@
 
 The bare products are every forward and backward product of the update, alone, at the same shapes, threads and dtype.
 All sides are timed in turn, round after round, and medians are compared, so that a drift of the machine's speed hits
-all of them alike.
+all of them alike. The process keeps the memory that it frees, as training does.
+
+Remedies for what an update costs beside its products: tianshou's update by a shorter way (`sac` beside `tianshou_sac`),
+twin critics as one stack (`masac_one_agent`), a compiler (`sac_compiled`: losses and targets through `torch.compile`),
+memory that is kept (`_given_back` is what training did before), one thread in place of two (`_one_thread`: products
+gain from the second thread, small tensors do not). The ceiling is `sac_narrow`: the same update of networks one unit
+wide, whose products are nothing.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 
 from benchmarks.claims import Aim, write
 from presage.common.game import AgentSpec, GameSpec, Head, Rows, View
+from presage.common.memory import keep_freed_memory
 from presage.common.one_batch import OneBatch
 from presage.common.sac import SACConfig, build_sac
 from presage.marl.masac import MASAC, MASACConfig
@@ -108,9 +116,8 @@ def single() -> GameSpec:
     return GameSpec(name="single", agents=(agent,), obs_dim=17)
 
 
-def main() -> None:
-    """Time all sides in turn and keep the ratios of their medians."""
-    torch.set_num_threads(THREADS)
+def all_sides() -> dict[str, Callable[[], object]]:
+    """One update of every learner, and the products of each."""
     sides: dict[str, Callable[[], object]] = {}
 
     def masac(name: str, spec: GameSpec, hidden: tuple[int, ...]) -> None:
@@ -120,18 +127,30 @@ def main() -> None:
         rows = rows_of(spec, 2)
         sides[name] = lambda: learner.update(OneBatch(rows), 0)
 
+    def sac(name: str, *, compiled: bool = False, **numbers: Any) -> None:
+        learner, _ = build_sac(single(), SACConfig(**numbers), torch.Generator().manual_seed(0))
+        learner.policy.is_within_training_step = True
+        if compiled:
+            for part in ("targets", "_answer", "_values"):
+                setattr(learner, part, torch.compile(getattr(learner, part), dynamic=False))
+        rows = rows_of(single(), 3)
+        sides[name] = lambda: learner.update(OneBatch(rows), 0)
+
     masac("masac_128", spread(), (128, 128))
     masac("masac", spread(), (256, 256))
     masac("masac_one_agent", single(), (256, 256))
+    sac("sac")
+    sac("tianshou_sac", lean=False)
+    sac("sac_compiled", compiled=True)
+    sac("sac_narrow", hidden=(1, 1))
     sides["masac_128_products"] = soft_actor_critic_products(3, 18, 69, 5, (128, 128))
     sides["masac_products"] = soft_actor_critic_products(3, 18, 69, 5, (256, 256))
     sides["sac_products"] = soft_actor_critic_products(1, 17, 23, 12, (256, 256))
-    rows = rows_of(single(), 3)
-    for name, lean in (("sac", True), ("tianshou_sac", False)):
-        sac, _ = build_sac(single(), SACConfig(lean=lean), torch.Generator().manual_seed(0))
-        sac.policy.is_within_training_step = True
-        sides[name] = partial(lambda learner: learner.update(OneBatch(rows), 0), sac)
+    return sides
 
+
+def medians(sides: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Median seconds of every side, all of which take turns."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for round_ in range(WARMUP + ROUNDS):
         for name, side in sides.items():
@@ -139,26 +158,41 @@ def main() -> None:
             side()
             if round_ >= WARMUP:
                 times[name].append(time.perf_counter() - start)
-    median = {name: statistics.median(seconds) for name, seconds in times.items()}
-    figures = {f"{name}_ms": 1e3 * seconds for name, seconds in median.items()}
-    figures |= {
-        "masac_over_products": median["masac"] / median["masac_products"],
-        "masac_128_over_products": median["masac_128"] / median["masac_128_products"],
-        "sac_over_products": median["sac"] / median["sac_products"],
-        "tianshou_sac_over_products": median["tianshou_sac"] / median["sac_products"],
-        "masac_one_agent_over_products": median["masac_one_agent"] / median["sac_products"],
-        "tianshou_sac_over_sac": median["tianshou_sac"] / median["sac"],
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def over_products(median: Mapping[str, float], end: str = "") -> dict[str, float]:
+    """The times of sides in times of their bare products, `x_over_products`; `end` stands behind every side's name."""
+    others = {"masac_one_agent": "sac", "tianshou_sac": "sac", "sac_compiled": "sac", "sac_narrow": "sac"}
+    return {
+        f"{name}{end}_over_products": seconds / median[f"{others.get(name, name)}_products"]
+        for name, seconds in median.items()
+        if not name.endswith("_products")
     }
+
+
+def main() -> None:
+    """Time all sides in turn and keep the ratios of their medians."""
+    torch.set_num_threads(THREADS)
+    sides = all_sides()
+    figures = over_products(medians(sides), "_given_back")
+    keep_freed_memory()
+    sides = all_sides()
+    median = medians(sides)
+    torch.set_num_threads(1)
+    figures |= over_products(medians(sides), "_one_thread")
+    figures |= {f"{name}_ms": 1e3 * seconds for name, seconds in median.items()} | over_products(median)
+    figures["tianshou_sac_over_sac"] = median["tianshou_sac"] / median["sac"]
     notes = (
         f"batch {BATCH}, {THREADS} threads, float32, medians of {ROUNDS} rounds in turn; masac: 3 agents, observations "
         "18, 5 moves, joint critics 69 -> 2 x 256 (masac_128: 2 x 128); sac: 17 + 6, 2 x 256; tianshou_sac: the same "
-        "through tianshou's own update"
+        "through tianshou's own update; the others: see the benchmark"
     )
     path = write(
         "learner_update", figures=figures, notes=notes,
         aims={"masac_over_products": Aim(op="<=", value=1.5), "sac_over_products": Aim(op="<=", value=1.5)},
         depends=["benchmarks/learner_update.py", "marl/masac.py", "common/networks.py", "common/heads.py",
-                 "common/policy.py", "common/one_batch.py", "common/sac.py"],
+                 "common/policy.py", "common/one_batch.py", "common/sac.py", "common/memory.py"],
     )  # fmt: skip
     print(path.read_text())
 
