@@ -29,7 +29,7 @@ from presage.common.one_batch import OneBatch
 from presage.common.sac import SACConfig, build_sac
 from presage.marl.masac import MASAC, MASACConfig
 
-BATCH, ROUNDS, WARMUP, THREADS = 256, 60, 10, 2
+BATCH, ROUNDS, WARMUP, THREADS = 256, 200, 10, 2
 
 
 def products(
