@@ -6,6 +6,7 @@ Shape suffixes: M networks in a stack (owner, member), B batch, C columns, L fla
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -68,6 +69,11 @@ class FitConfig:
     of its own"""
     evaluate_every: int = 100
     """updates between two looks at the held-out rows; >= 1"""
+    average: float = 0.0
+    """share of itself that a running average of the weights keeps at every update, in [0, 1). With more than 0,
+    averages are looked at and kept in place of the weights, which the last rows have pulled about (Polyak and Juditsky
+    1992): worth it for fits that run to their end by large steps, as of likelihoods; it lags behind weights that still
+    travel"""
     patience: int = 5
     """looks in a row without an improved member after which the fit ends; >= 1"""
     min_improvement: float = 0.01
@@ -100,6 +106,8 @@ class FitConfig:
             raise ValueError(f"learning_rate={self.learning_rate} must be > 0")
         if not self.weight_decay or min(self.weight_decay) < 0:
             raise ValueError(f"weight_decay={self.weight_decay} must hold at least one entry, all >= 0")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average={self.average} must lie in [0, 1)")
         if self.gradient_clip is not None and not self.gradient_clip > 0:
             raise ValueError(f"gradient_clip={self.gradient_clip} must be > 0, or None")
 
@@ -282,6 +290,7 @@ class EnsembleFitter:
         network.noise.fill_(1.0)
         network.hold_norms(exact=True)
         best = _Best(network, self._score(look()))
+        averages = _Averages(network, config.average) if config.average else None
         batches = _batches(resamples, config.batch_size, rng)
         updates, stale, loss = 0, 0, best.score
         while stale < config.patience and updates < config.max_updates:
@@ -296,9 +305,12 @@ class EnsembleFitter:
                     clip_by_member(network, config.gradient_clip)
                 optimiser.step()
                 network.hold_norms()
+                if averages is not None:
+                    averages.follow()
                 updates += 1
-            network.hold_norms(exact=True)
-            stale = 0 if best.improves(self._score(look()), config) else stale + 1
+            with averages or nullcontext():
+                network.hold_norms(exact=True)
+                stale = 0 if best.improves(self._score(look()), config) else stale + 1
         best.restore()
         order = best.score.view(network.owners, -1).argsort(dim=1, stable=True)
         network.elites.copy_(order[:, : network.elites.shape[1]])
@@ -365,6 +377,34 @@ class _Best:
         """Give every network its best weights back."""
         for name, p in self._network.named_parameters():
             p.copy_(self._weights[name])
+
+
+class _Averages:
+    """Running averages of the weights of a stack; inside `with`, the stack has them in place of its own."""
+
+    def __init__(self, network: GaussianStack, keep: float) -> None:
+        self._keep, self._updates = keep, 0
+        self._weights: list[Tensor] = [p for p in network.parameters() if p.requires_grad]
+        self._averages = [p.detach().clone() for p in self._weights]
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move a little towards the weights; at first further, so that the beginning is soon forgotten."""
+        self._updates += 1
+        torch._foreach_lerp_(self._averages, self._weights, 1 - min(self._keep, self._updates / (self._updates + 9)))
+
+    def __enter__(self) -> None:
+        self._change_places()
+
+    def __exit__(self, *_: object) -> None:
+        self._change_places()
+
+    @torch.no_grad()
+    def _change_places(self) -> None:
+        for weight, average in zip(self._weights, self._averages, strict=True):
+            kept = weight.clone()
+            weight.copy_(average)
+            average.copy_(kept)
 
 
 def _check_finite(regression: Regression) -> None:

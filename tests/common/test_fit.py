@@ -422,11 +422,45 @@ def test_rows_that_cannot_be_fitted_are_refused() -> None:
         ({"weight_decay": ()}, r"weight_decay=\(\)"),
         ({"gradient_clip": -1.0}, "gradient_clip=-1.0"),
         ({"holdout_stretch": 0}, "holdout_stretch=0"),
+        ({"average": 1.0}, "average=1.0"),
+        ({"average": -0.1}, "average=-0.1"),
     ],
 )
 def test_contradictions_are_refused_with_their_numbers(changed: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         replace(QUICK, **changed)  # type: ignore[arg-type]  # fields of several types
+
+
+def test_kept_weights_are_averages_over_updates() -> None:
+    """After one update w1 from w0, an average that keeps a share k is k w0 + (1 - k) w1; k begins with a tenth."""
+    rows, network = transitions(LINE, 200, noisy_line), replace(SMALL, linear_skip=False)
+    once = replace(QUICK, max_updates=1, evaluate_every=1, learning_rate=1e-2)
+    plain, half_of_it, most = (weights(fitted(network, replace(once, average=k), rows)) for k in (0.0, 0.05, 0.9))
+    moved = [name for name in plain if not torch.equal(plain[name], most[name])]
+    assert moved
+    for name in moved:
+        torch.testing.assert_close(most[name] - plain[name], 2 * (half_of_it[name] - plain[name]), atol=2e-7, rtol=1e-3)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_averages_are_nearer_to_the_law_than_weights_that_large_steps_move(seed: int) -> None:
+    game = box_game(6, 1)
+
+    def law(obs: Tensor, act: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        return (2 * obs).sin() + 0.02 * torch.randn(obs.shape, generator=rng), torch.zeros(len(obs), 1)
+
+    def error(average: float) -> float:
+        ensemble = DynamicsEnsemble(game, replace(SMALL, hidden=(64, 64), linear_skip=False), generator(seed))
+        config = FitConfig(
+            average=average, learning_rate=1e-2, batch_size=64, max_updates=400, min_improvement=0.0,
+            loss="likelihood", score="likelihood",
+        )  # fmt: skip
+        rows, network = transitions(game, 3_000, law), ensemble.state_network
+        EnsembleFitter(ensemble, config, generator(1)).fit(rows, generator(2))
+        said = network.predict(ensemble.inputs(rows.view, rows.act, None), network.select(slice(None)))
+        return float((said.mean[..., :6] + rows.obs - (2 * rows.obs).sin()).square().mean())
+
+    assert error(0.95) < 0.75 * error(0.0)
 
 
 def test_the_group_lasso_adds_the_norms_of_every_inputs_weights() -> None:
