@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -57,8 +58,9 @@ class ListArguments:
     """of which kind"""
     matching: str = "*"
     """only names like this, with * for anything: "mpe/*" """
-    details: bool = False
-    """of games: agents, what they see and do, goals, frames, and whether they are batched; each one is made for it"""
+    names_only: bool = False
+    """of games: without agents, what they see and do, goals, frames, and whether they are batched, for which each game
+    is made"""
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -104,7 +106,7 @@ def list_names(arguments: Sequence[str]) -> int:
     if given.what == "games":
         registry = plugins.load("registry", "games")
         chosen = fnmatch.filter(registry.names(), given.matching)
-        if given.details:
+        if chosen and not given.names_only:
             return _list_games(registry, chosen)
         names: dict[str, str] = dict.fromkeys(chosen, "")
     elif given.what == "methods":
@@ -122,13 +124,12 @@ def list_names(arguments: Sequence[str]) -> int:
 
 def _list_games(registry: Any, names: Sequence[str]) -> int:
     """Print what each game is, one line as each is made; what cannot be made says why."""
-    if not names:
-        raise RunError("no game is called like that; `presage list games` prints all names")
     layout = f"{{:{max(map(len, names))}}}  {{:24}} {{:20}} {{:30}} {{:>5}} {{:>6}}  {{}}"
     print(layout.format("game", "agents", "observed numbers", "actions", "goal", "frames", "batched"))
     for name in names:
         try:
-            game = registry.make(name, 1)
+            with warnings.catch_warnings(action="ignore"):  # what packages say of their own games
+                game = registry.make(name, 1)
         except Exception as error:  # a package is missing, or another package's game is broken
             print(f"{name}: {error}")
             continue

@@ -231,8 +231,9 @@ def _pettingzoo(name: str, options: dict[str, Any]) -> Adapted:
     try:
         make_pettingzoo(family, game, options).close()  # what is missing is told here, and not by a worker
     except ImportError as error:
-        missing = error.name or str(error)
-        raise GameError(f"{name} needs {missing}, which is not installed: pip install presage[games]") from error
+        if error.name is None:
+            raise GameError(f"{name} cannot be imported: {error}") from error
+        raise GameError(f"{name} needs {error.name}, which is not installed: pip install presage[games]") from error
     return partial(make_pettingzoo, family, game, options), Declaration(**(known | declared))
 
 

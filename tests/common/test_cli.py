@@ -177,21 +177,17 @@ def test_list_names_what_is_installed(capsys: pytest.CaptureFixture[str]) -> Non
     assert [line.split() for line in lines if line.startswith("tiny ")] == [["tiny", "a", "tiny", "run"]]
     assert "demo        (cannot be loaded: KeyError: 'demo')" in lines
     assert "aorpo" in run(["list", "methods"], capsys)[1]
-    assert "mpe/simple_spread_v3" in run(["list", "games"], capsys)[1].splitlines()
-    assert run(["list", "games", "--matching", "toy/cl*"], capsys)[1] == "toy/climb\n"
+    assert "mpe/simple_spread_v3" in run(["list", "games", "--names-only"], capsys)[1].splitlines()
+    assert run(["list", "games", "--names-only", "--matching", "toy/cl*"], capsys)[1] == "toy/climb\n"
 
 
 def test_list_describes_games(capsys: pytest.CaptureFixture[str]) -> None:
-    described = run(["list", "games", "--matching", "[pt]*/[bt]*[gp]", "--details"], capsys)[1].splitlines()
+    described = run(["list", "games", "--matching", "[pt]*/[bt]*[gp]"], capsys)[1].splitlines()
     assert described[0].split()[:2] == ["game", "agents"]
     tag, flip = (line.split() for line in described[1:])
     assert tag == ["particle/tag", "3", "adversary,", "agent", "16,", "14", "Discrete(5)", "0", "1", "yes"]
     assert flip == ["toy/bit_flip", "agent", "8", "Discrete(8)", "8", "1", "yes"]
-    assert (
-        run(["list", "games", "--matching", "mpe/simple_spread*", "--details"], capsys)[1]
-        .splitlines()[1]
-        .endswith("no")
-    )
+    assert run(["list", "games", "--matching", "mpe/simple_spread*"], capsys)[1].splitlines()[1].endswith("no")
     code, _, error = run(["list", "games", "--matching", "nothing"], capsys)
     assert (code, "no name of games is like 'nothing'" in error) == (1, True)
 
