@@ -26,6 +26,7 @@ from presage.common.parts import Parts
 from presage.common.report import plot_curves
 from presage.common.scenario import Scenario
 from presage.common.streams import streams
+from presage.marl.aorpo import AORPOConfig
 
 RATIOS = (0.2, 0.5, 1.0, 2.0, 5.0)
 """updates per env step that every arm is swept over"""
@@ -109,10 +110,11 @@ def study(
     for label, rule in (("ask always", "ask_always"), ("uniform", "uniform")):
         scenarios[label] = replace(aorpo, method=replace(aorpo.method, rule=rule))
     scenarios["conditional"] = replace(aorpo, method=replace(aorpo.method, policy="predictions"))
-    free = ("MASAC", "independent SAC")
+    scenarios["coordinates"] = replace(aorpo, method=of_coordinates(aorpo.method))
+    free, swept = ("MASAC", "independent SAC"), ("AORPO", "MASAC", "independent SAC", "perfect model")
     return Study(
         name=name, arms=scenarios, steps={arm: baseline_steps if arm in free else steps for arm in scenarios},
-        evaluate_every=evaluate_every, borrowed=dict.fromkeys(("ask always", "uniform", "conditional"), "AORPO"),
+        evaluate_every=evaluate_every, borrowed={arm: "AORPO" for arm in scenarios if arm not in swept},
         aims={
             "steps_ratio_to_masac": Aim(op="<=", value=0.45), "gap_closed": Aim(op=">=", value=SHARE),
             "steps_ratio_to_perfect_model": Aim(op="<=", value=1.25),
@@ -120,6 +122,14 @@ def study(
         },
         warmups=warmups, notes=notes,
     )  # fmt: skip
+
+
+def of_coordinates(method: AORPOConfig) -> AORPOConfig:
+    """AORPO as it was before its learned rewards were found to be what it lacked: they are read from all coordinates of
+    a transition, without the lengths of vectors, and no row is learned from under other names.
+    """
+    ensemble = replace(method.ensemble, reward_input="transition", geometry=False)
+    return replace(method, ensemble=ensemble, fit=replace(method.fit, renamings=0))
 
 
 @dataclass(frozen=True, kw_only=True)
