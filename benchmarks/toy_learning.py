@@ -90,6 +90,11 @@ class Job:
         return train_curve(TASKS[self.task].scenario(self.task, self.seed), KEPT.folder(self.key))
 
 
+def jobs() -> list[Job]:
+    """All runs."""
+    return [Job(task=name, seed=seed) for name, task in TASKS.items() for seed in task.seeds]
+
+
 class Known:
     """Notes the best return from every first observation, and does nothing."""
 
@@ -145,5 +150,5 @@ def report() -> None:
 
 
 if __name__ == "__main__":
-    work_through(KEPT, lambda: [Job(task=name, seed=seed) for name, task in TASKS.items() for seed in task.seeds], 2)
+    work_through(KEPT, jobs, 2)
     report()
