@@ -14,8 +14,10 @@ drift of the machine's speed hits all of them alike.
 - time to NLL: from the first line of the fit to the first look at which the test rows' NLL is at or below the one of
   the ensemble that mbrl-lib's trainer returns in the end. mbrl-lib looks after every epoch, we every 100 updates; the
   scoring of the test rows is not counted. Ours has the suite's own numbers (standardised targets, all rows for every
-  member) at the same widths, but fits the likelihood and has no linear path: what is asked for is likelihood. Both hold
-  a fifth of the 20,000 rows out, each in its own way; the test rows are others that neither sees.
+  member) at the same widths, but fits the likelihood and has no linear path: what is asked for is likelihood. It keeps
+  averages of its weights; their share and the step size were chosen on systems of another law (`--law 123`), the loss
+  and the lack of a linear path on these. Both hold a fifth of the 20,000 rows out, each in its own way; the test rows
+  are others that neither sees.
 
 The bare products are written into tensors that exist already: allocating is not multiplying.
 
