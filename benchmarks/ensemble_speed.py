@@ -19,17 +19,16 @@ drift of the machine's speed hits all of them alike.
   and the lack of a linear path on these. Both hold a fifth of the 20,000 rows out, each in its own way; the test rows
   are others that neither sees.
 
-The bare products are written into tensors that exist already: allocating is not multiplying.
-
 Our process keeps the memory that it frees, as training does (`presage.common.memory`); mbrl-lib's is as its authors
 start it, and its gradient steps, imagined steps and actions are timed in a second process as well, which keeps its
 memory too (`_mbrl_kept`).
 
 What the remedies for our own overhead bring, beside the bare products of the same rounds: memory that is given back
 (`_given_back`: what training did before), one thread in place of two (`_one_thread`: products gain from the second,
-small tensors do not), and a loss that torch compiles (`fit_compiled`). The ceiling (`_floor`) is the products with what
-no code can leave out, a kernel each: activations, their derivatives and Adam's step; for imagined steps activations,
-the gathering of rows for their members, and noise.
+small tensors do not), all rows of a member through each layer at once (`_whole`: what was done before rows went through
+all layers in parts that a processor's cache holds), and a loss or a network that torch compiles (`_compiled`). The
+ceiling (`_floor`) is the products with what no code can leave out, a kernel each: activations, their derivatives and
+Adam's step; for imagined steps and actions activations, the gathering of rows for their members, and noise.
 """
 
 from __future__ import annotations
@@ -38,8 +37,10 @@ import argparse
 import json
 import math
 import os
+import re
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -53,16 +54,18 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks.bare_products import floor_of_fit, floor_of_imagining, products
 from benchmarks.claims import Aim, imported, write
-from presage.common import fit
+from presage.common import ensemble, fit
 from presage.common.dynamics import DynamicsEnsemble, EnsembleConfig
 from presage.common.fit import EnsembleFitter, FitConfig
 from presage.common.game import ALL_AGENTS, AgentSpec, GameSpec, Head, Rows, View, Window
 from presage.common.held_out_scores import HeldOut
 from presage.common.memory import keep_freed_memory
 from presage.common.model_predictive import PlanningActor
+from presage.common.networks import StackedMLP
 from presage.common.planning import CEM
 from presage.common.propagation import EnsembleKernel
 
@@ -143,72 +146,6 @@ def nll(mean: NDArray[Any], std: NDArray[Any], target: NDArray[Any]) -> float:
 def reached(seconds: Sequence[float], found: Sequence[float], target: float) -> float:
     """The first of `seconds` at which `found` is at or below `target`; infinity where none is."""
     return next((at for at, value in zip(seconds, found, strict=True) if value <= target), math.inf)
-
-
-def products(stack: int, rows: int, widths: Sequence[int], *, backward: bool) -> Callable[[], None]:
-    """Every product of one pass of `rows` rows through each of `stack` networks, into tensors that exist already.
-
-    Args:
-        widths: of the layers, input to output.
-        backward: the gradients of all weights, and of the inputs of all layers but the first, as well.
-    """
-    calls: list[Callable[[], Tensor]] = []
-    for k, (fan_in, fan_out) in enumerate(pairwise(widths)):
-        x, w, g = (torch.randn(stack, *shape) for shape in ((rows, fan_in), (fan_in, fan_out), (rows, fan_out)))
-        calls.append(partial(torch.bmm, x, w, out=torch.empty_like(g)))
-        if backward:
-            calls.append(partial(torch.bmm, x.transpose(1, 2), g, out=torch.empty_like(w)))
-            if k > 0:
-                calls.append(partial(torch.bmm, g, w.transpose(1, 2), out=torch.empty_like(x)))
-
-    def run() -> None:
-        for call in calls:
-            call()
-
-    return run
-
-
-def floor_of_fit(widths: Sequence[int]) -> Callable[[], None]:
-    """A gradient step's products, and what cannot be left out beside them: activations, their derivatives, Adam's step.
-
-    Args:
-        widths: as of `products`.
-    """
-    multiply = products(MEMBERS, BATCH, widths, backward=True)
-    hidden = [torch.randn(MEMBERS, BATCH, width) for width in widths[1:-1]]
-    weights = [nn.Parameter(torch.randn(MEMBERS, *shape)) for shape in pairwise(widths)]
-    for weight in weights:
-        weight.grad = torch.randn_like(weight)
-    adam = torch.optim.Adam(weights, fused=True)
-
-    def run() -> None:
-        multiply()
-        for x in hidden:
-            torch.ops.aten.silu_backward(nn.functional.silu(x), x)
-        adam.step()
-
-    return run
-
-
-def floor_of_imagining(rows: int, widths: Sequence[int]) -> Callable[[], None]:
-    """An imagined step's products, and what cannot be left out beside them: activations, rows gathered for members and
-    given back, noise.
-
-    Args:
-        rows: of all elites together. widths: as of `products`.
-    """
-    multiply, order = products(ELITES, rows // ELITES, widths, backward=False), torch.randperm(rows)
-    hidden = [torch.randn(ELITES, rows // ELITES, width) for width in widths[1:-1]]
-    inputs, outputs = torch.randn(rows, widths[0]), torch.randn(rows, widths[-1])
-
-    def run() -> None:
-        inputs.index_select(0, order)
-        multiply()
-        for x in hidden:
-            nn.functional.silu(x, inplace=True)
-        torch.randn(rows, widths[-1] // 2).addcmul_(*outputs.index_select(0, order).chunk(2, 1))
-
-    return run
 
 
 class Peer:
@@ -370,12 +307,15 @@ def time_to_nll(
     }  # fmt: skip
 
 
-def own_sides(system: System, ours: Ours) -> dict[str, Side]:
-    """Our gradient steps and imagined steps, and the bare products of each behind `_products`."""
+def plain_sides(system: System, ours: Ours) -> dict[str, Side]:
+    """Our gradient steps, imagined steps and planned actions, and the bare products of each behind `_products`."""
     widths = widths_of(system)
+    planned_step = products(ELITES, PLANNER.population * PARTICLES // ELITES, widths, backward=False)
     sides: dict[str, Side] = {
         "fit": partial(ours.steps, 21),
         "fit_products": partial(timed, products(MEMBERS, BATCH, widths, backward=True), 20),
+        "pets_action": partial(timed, ours.action(), 1),
+        "pets_action_products": partial(timed, planned(planned_step), 1),
     }
     for rows in ROWS:
         count, bare = calls(rows), products(ELITES, rows // ELITES, widths, backward=False)
@@ -385,30 +325,41 @@ def own_sides(system: System, ours: Ours) -> dict[str, Side]:
 
 
 def remedy_sides(system: System, ours: Ours) -> dict[str, Side]:
-    """What torch's compiler makes of the loss, and the floors."""
-    widths, small = widths_of(system), ROWS[0]
-    compiled = torch.compile(fit.network_loss, dynamic=False)
+    """Remedies that are tried beside what is done, and the floors."""
+    widths, planned_rows = widths_of(system), PLANNER.population * PARTICLES
 
-    def steps() -> list[float]:
-        with patch.object(fit, "network_loss", compiled):
-            return ours.steps(21)
+    def patched(thing: object, name: str, value: object, side: Side) -> list[float]:
+        with patch.object(thing, name, value):
+            return side()
 
-    return {
-        "fit_compiled": steps,
-        "fit_floor": partial(timed, floor_of_fit(widths), 20),
-        f"imagine_{small}_floor": partial(timed, floor_of_imagining(small, widths), calls(small)),
+    plain = plain_sides(system, ours)
+    torch.compiler.reset()  # else it gives up after eight shapes
+    loss, network = (torch.compile(code, dynamic=False) for code in (fit.network_loss, StackedMLP._run))
+    compiled = partial(patched, StackedMLP, "_run", network)
+    whole = partial(patched, ensemble, "CHUNK", sys.maxsize // 2)
+    sides: dict[str, Side] = {
+        "fit_compiled": partial(patched, fit, "network_loss", loss, plain["fit"]),
+        "fit_floor": partial(timed, floor_of_fit(MEMBERS, BATCH, widths), 20),
+        "pets_action_compiled": partial(compiled, plain["pets_action"]),
+        "pets_action_whole": partial(whole, plain["pets_action"]),
+        "pets_action_floor": partial(timed, planned(floor_of_imagining(ELITES, planned_rows, widths)), 1),
     }
+    for rows in ROWS:
+        name = f"imagine_{rows}"
+        sides[f"{name}_compiled"] = partial(compiled, plain[name])
+        sides[f"{name}_whole"] = partial(whole, plain[name])
+        sides[f"{name}_floor"] = partial(timed, floor_of_imagining(ELITES, rows, widths), calls(rows))
+    return sides
 
 
-def action_sides(system: System, ours: Ours) -> dict[str, Side]:
-    """Our planned action and its bare products."""
-    one = products(ELITES, PLANNER.population * PARTICLES // ELITES, widths_of(system), backward=False)
+def planned(step: Callable[[], object]) -> Callable[[], None]:
+    """`step` as often as one planned action imagines a step of all its plans."""
 
-    def all_products() -> None:
+    def run() -> None:
         for _ in range(PLANNER.iterations * PLANNER.horizon):
-            one()
+            step()
 
-    return {"pets_action": partial(timed, ours.action(), 1), "pets_action_products": partial(timed, all_products, 1)}
+    return run
 
 
 def peer_sides(peer: Peer, end: str) -> dict[str, Side]:
@@ -454,7 +405,7 @@ def over_products(median: Mapping[str, float], end: str = "") -> dict[str, float
     """
     found = {}
     for name, seconds in median.items():
-        start = name.removesuffix("_floor").removesuffix("_compiled")
+        start = re.sub("_(floor|compiled|whole)$", "", name)
         if f"{start}_products" in median:
             found[f"{name}{end}_over_products"] = seconds / median[f"{start}_products"]
     return found
@@ -467,7 +418,7 @@ def speeds(system: System, ours: Ours, peers: Sequence[Peer], rounds: int, plans
         peers: mbrl-lib as it is, and where it keeps its memory. rounds: of gradient steps and imagined steps.
         plans: rounds of planned actions.
     """
-    sides = own_sides(system, ours) | remedy_sides(system, ours) | action_sides(system, ours)
+    sides = plain_sides(system, ours) | remedy_sides(system, ours)
     for peer, end in zip(peers, ("_mbrl", "_mbrl_kept"), strict=True):
         sides |= peer_sides(peer, end)
     median = medians(sides, rounds, plans)
@@ -475,12 +426,13 @@ def speeds(system: System, ours: Ours, peers: Sequence[Peer], rounds: int, plans
     for name in [name for name in median if f"{name}_mbrl" in median]:
         for whose in ("mbrl", "mbrl_kept"):
             found[f"{name}_over_{whose}"] = median[f"{name}_{whose}"] / median[name]
+            found[f"{name}_products_over_{whose}"] = median[f"{name}_{whose}"] / median[f"{name}_products"]
     for rows in ROWS:
         for whose in ("", "_products", "_mbrl", "_mbrl_kept"):
             found[f"imagine_{rows}{whose}_per_s"] = round(rows / median[f"imagine_{rows}{whose}"])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    found |= over_products(medians(own_sides(system, ours), rounds // 2), "_one_thread")
+    found |= over_products(medians(plain_sides(system, ours), rounds // 2, (plans + 1) // 2), "_one_thread")
     torch.set_num_threads(threads)
     return found
 
@@ -490,7 +442,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--threads", type=int, default=2, help="of torch, on both sides")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--plans", type=int, default=7, help="rounds of planned actions")
+    parser.add_argument("--plans", type=int, default=5, help="rounds of planned actions")
     parser.add_argument("--seeds", type=int, default=3, help="fits to the NLL")
     parser.add_argument("--law", type=int, default=0, help="seed of the systems; others print, and keep nothing")
     parser.add_argument("--quick", action="store_true", help="few rounds, short fits; print, and keep nothing")
@@ -507,10 +459,10 @@ def main() -> None:
         (system.draw(TRAIN, rng), system.draw(TEST, rng))
         for system, rng in ((system, torch.Generator().manual_seed(1)) for system in systems)
     ]
-    given_back = [
-        over_products(medians(own_sides(system, Ours(system, drawn)), options.rounds // 2), "_given_back")
-        for system, (drawn, _) in zip(systems, data, strict=True)
-    ]
+    given_back = []
+    for system, (drawn, _) in zip(systems, data, strict=True):
+        sides = plain_sides(system, Ours(system, drawn))
+        given_back.append(over_products(medians(sides, options.rounds // 2, (options.plans + 1) // 2), "_given_back"))
     if not keep_freed_memory():
         print("this C library cannot be asked to keep freed memory: figures are those of memory that is given back")
     for system, (drawn, test), before in zip(systems, data, given_back, strict=True):
@@ -536,10 +488,12 @@ def main() -> None:
     worst: dict[str, Callable[[list[float]], float]] = {
         "fit_over_products": max, "imagine_over_products": max, "pets_action_over_products": max,
         "mbrl_time_to_nll_over_ours": min, "imagine_over_mbrl": min, "imagine_over_mbrl_kept": min,
+        "imagine_products_over_mbrl": min,
     }  # fmt: skip
     for name, choose in worst.items():
         start, end = name.split("_over_")
-        parts = [f"imagine_{rows}" for rows in ROWS] if start == "imagine" else [start]
+        first, *rest = start.split("_", 1)
+        parts = ["_".join([first, str(rows), *rest]) for rows in ROWS] if first == "imagine" else [start]
         figures[name] = choose([figures[f"{part}_over_{end}_{obs}_{act}"] for part in parts for obs, act in SIZES])
         print(f"{name} {figures[name]:.4g}")
     if options.quick or options.law:
@@ -553,8 +507,9 @@ def main() -> None:
         },
         versions={f"{name} (peer)": number for name, number in versions.items()},
         notes=f"{options.threads} threads, float32; 7 x (4 x 200), batch {BATCH}, {TRAIN:,} rows; medians of "
-        f"{options.rounds} rounds in turn ({options.plans} of actions), of {options.seeds} fits. `_over_` takes the "
-        "worst size. `x_over_mbrl` is mbrl-lib's time over ours. Peer: `.peers/mbrl/bin/python "
+        f"{options.rounds} rounds in turn ({options.plans} of actions), of {options.seeds} fits; half as many rounds "
+        "where memory is given back and on one thread. `_over_` takes the worst size. `x_over_mbrl` is mbrl-lib's time "
+        "over ours. Peer: `.peers/mbrl/bin/python "
         f"{PEER}`, configured as in its examples (mbpo_halfcheetah; pets_cartpole's planner with 30 steps).",
     )  # fmt: skip
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from benchmarks.ensemble_speed import System, nll, products, reached
+from benchmarks.bare_products import products
+from benchmarks.ensemble_speed import System, nll, reached
 
 
 def test_the_nll_is_that_of_normal_distributions() -> None:
