@@ -34,12 +34,9 @@ Adam's step; for imagined steps and actions activations, the gathering of rows f
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -58,6 +55,7 @@ from torch import Tensor
 
 from benchmarks.bare_products import floor_of_fit, floor_of_imagining, products
 from benchmarks.claims import Aim, imported, write
+from benchmarks.peer_process import PeerProcess
 from presage.common import ensemble, fit
 from presage.common.dynamics import DynamicsEnsemble, EnsembleConfig
 from presage.common.fit import EnsembleFitter, FitConfig
@@ -69,7 +67,6 @@ from presage.common.networks import StackedMLP
 from presage.common.planning import CEM
 from presage.common.propagation import EnsembleKernel
 
-ROOT = Path(__file__).resolve().parent.parent
 PEER = "benchmarks/peers/mbrl_ensemble.py"
 SIZES = ((17, 6), (54, 15))
 """observed numbers and action entries: HalfCheetah's, and three-agent spread's"""
@@ -148,47 +145,17 @@ def reached(seconds: Sequence[float], found: Sequence[float], target: float) -> 
     return next((at for at, value in zip(seconds, found, strict=True) if value <= target), math.inf)
 
 
-class Peer:
-    """mbrl-lib in a process of its own; see its file for what it answers."""
+def mbrl(threads: int, *, keep_memory: bool = False) -> PeerProcess:
+    """mbrl-lib in a process of its own; see its file for what it answers.
 
-    def __init__(self, threads: int, *, keep_memory: bool = False) -> None:
-        """
-        Args:
-            threads: of torch. keep_memory: start it so that it keeps the memory that it frees.
-
-        Raises:
-            SystemExit: its environment has not been built.
-        """
-        python = ROOT / ".peers" / "mbrl" / "bin" / "python"
-        if not python.exists():
-            raise SystemExit("mbrl-lib's environment is not there: run `make peers`, then this again")
-        command = [str(python), str(ROOT / PEER), "--threads", str(threads)]
-        kept = {"MALLOC_TRIM_THRESHOLD_": 2**31 - 1, "MALLOC_TOP_PAD_": 64 << 20, "MALLOC_MMAP_THRESHOLD_": 1 << 30}
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | ({name: str(value) for name, value in kept.items()} if keep_memory else {}),
-        )  # fmt: skip
-
-    def ask(self, do: str, **request: Any) -> Any:
-        """The answer to one request.
-
-        Raises:
-            SystemExit: the peer has ended.
-        """
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"the peer ended at {do!r}; its message stands above")
-        return json.loads(line)
-
-    def end(self) -> None:
-        """Let it go."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+    Args:
+        threads: of torch. keep_memory: start it so that it keeps the memory that it frees.
+    """
+    kept = {"MALLOC_TRIM_THRESHOLD_": 2**31 - 1, "MALLOC_TOP_PAD_": 64 << 20, "MALLOC_MMAP_THRESHOLD_": 1 << 30}
+    return PeerProcess(
+        "mbrl", PEER, ["--threads", str(threads)],
+        {name: str(value) for name, value in kept.items()} if keep_memory else None,
+    )  # fmt: skip
 
 
 class Watched(EnsembleFitter):
@@ -278,7 +245,7 @@ def timed(call: Callable[[], object], count: int) -> list[float]:
 
 
 def time_to_nll(
-    system: System, drawn: dict[str, Tensor], test: dict[str, Tensor], peer: Peer, seed: int, epochs: int | None
+    system: System, drawn: dict[str, Tensor], test: dict[str, Tensor], peer: PeerProcess, seed: int, epochs: int | None
 ) -> dict[str, float]:
     """Seconds of both sides to mbrl-lib's own final NLL, and what both end at, for one seed.
 
@@ -362,7 +329,7 @@ def planned(step: Callable[[], object]) -> Callable[[], None]:
     return run
 
 
-def peer_sides(peer: Peer, end: str) -> dict[str, Side]:
+def peer_sides(peer: PeerProcess, end: str) -> dict[str, Side]:
     """What mbrl-lib is asked for, each name with `end` behind it; its actions are last."""
     sides: dict[str, Side] = {f"fit{end}": partial(peer.ask, "steps", count=20)}
     for rows in ROWS:
@@ -411,7 +378,7 @@ def over_products(median: Mapping[str, float], end: str = "") -> dict[str, float
     return found
 
 
-def speeds(system: System, ours: Ours, peers: Sequence[Peer], rounds: int, plans: int) -> dict[str, float]:
+def speeds(system: System, ours: Ours, peers: Sequence[PeerProcess], rounds: int, plans: int) -> dict[str, float]:
     """Milliseconds of all sides and their ratios.
 
     Args:
@@ -453,7 +420,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     figures: dict[str, float] = {}
     versions: dict[str, str] = {}
-    peers = [Peer(options.threads), Peer(options.threads, keep_memory=True)]
+    peers = [mbrl(options.threads), mbrl(options.threads, keep_memory=True)]
     systems = [System(obs=obs, act=act, law=options.law) for obs, act in SIZES]
     data = [
         (system.draw(TRAIN, rng), system.draw(TEST, rng))
