@@ -1,0 +1,120 @@
+"""Hierarchical foresight over states: a chain with a closed form, two rooms and their door, the number of plans."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from presage.common.planning import CEM, PlanSpace
+from presage.gcrl.goals.subgoals import SubgoalSearch, in_box, subgoals_to
+from tests.common.toy import generator
+
+CHAIN = in_box(torch.tensor([0.0]), torch.tensor([12.0]))
+
+
+def beyond_five(x: Tensor, y: Tensor) -> Tensor:
+    """The square of what is left of a stretch after five steps of one."""
+    return ((x - y).abs()[:, 0] - 5.0).clamp_min(0.0).square()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_subgoal_halves_a_chain(seed: int) -> None:
+    start, goal = torch.zeros(3, 1), torch.full((3, 1), 12.0)
+    way = subgoals_to(start, goal, beyond_five, CHAIN, 1, SubgoalSearch(iterations=5), generator(seed))
+    torch.testing.assert_close(way.places, torch.full((3, 1, 1), 6.0), atol=0.3, rtol=0)
+    torch.testing.assert_close(way.cost, torch.ones(3), atol=0.5, rtol=0)
+
+
+def test_two_subgoals_leave_no_stretch_too_long() -> None:
+    way = subgoals_to(
+        torch.zeros(4, 1), torch.full((4, 1), 12.0), beyond_five, CHAIN, 1, SubgoalSearch(subgoals=2), generator(0)
+    )
+    assert torch.equal(way.cost, torch.zeros(4))
+    path = torch.cat([torch.zeros(4, 1, 1), way.places, torch.full((4, 1, 1), 12.0)], 1)
+    assert float((path[:, 1:] - path[:, :-1]).abs().max()) <= 5.0
+
+
+def test_the_worst_stretch_is_that_of_the_way_that_is_returned() -> None:
+    start, goal = torch.rand(6, 1, generator=generator(0)), 11 + torch.rand(6, 1, generator=generator(1))
+    way = subgoals_to(start, goal, beyond_five, CHAIN, 1, SubgoalSearch(), generator(2))
+    first, second = beyond_five(start, way.places[:, 0]), beyond_five(way.places[:, 0], goal)
+    assert torch.equal(way.cost, torch.maximum(first, second))
+
+
+def through_the_door(x: Tensor, y: Tensor) -> Tensor:
+    """How far is left after straight steps that stop at a wall along x = 0, which has a door at |y| < 0.5."""
+    share = torch.linspace(0.0, 1.0, 41)[None, :, None]
+    line = x[:, None] + share * (y - x)[:, None]
+    crosses = (x[:, 0] > 0) != (y[:, 0] > 0)
+    at = x[:, 1] - x[:, 0] * (y[:, 1] - x[:, 1]) / (y[:, 0] - x[:, 0]).where(crosses, 1.0)
+    stopped = crosses & (at.abs() >= 0.5)
+    before = (line[..., 0] > 0) == (x[:, :1] > 0)
+    left = torch.where(before, (line - y[:, None]).norm(dim=2), torch.inf).min(1).values
+    return torch.where(stopped, left, 0.0)
+
+
+def test_the_subgoal_of_two_rooms_is_at_their_door() -> None:
+    size = 50
+    spots = torch.rand(size, 2, generator=generator(0))
+    start, goal = torch.stack([-1 - 3 * spots[:, 0], spots[:, 1] + 3], 1), torch.tensor([[3.0, 3.5]]).expand(size, -1)
+    box = in_box(torch.tensor([-4.0, -4.0]), torch.tensor([4.0, 4.0]))
+    search = SubgoalSearch(iterations=8, population=200)
+    way = subgoals_to(start, goal.contiguous(), through_the_door, box, 2, search, generator(1))
+    solved = way.cost == 0
+    assert float(solved.double().mean()) >= 0.9
+    place = way.places[solved, 0]
+    assert (through_the_door(start[solved], place) == 0).all()
+    assert (through_the_door(place, goal[solved]) == 0).all()
+
+
+def test_stretches_are_priced_as_often_as_the_numbers_say() -> None:
+    counted = [0]
+
+    def cost(x: Tensor, y: Tensor) -> Tensor:
+        counted[0] += len(x)
+        return beyond_five(x, y)
+
+    subgoals_to(torch.zeros(1, 1), torch.ones(1, 1), cost, CHAIN, 1, SubgoalSearch(subgoals=1), generator(0))
+    assert counted[0] * 3 * 100 == 180_000  # each is a plan of three times a hundred rollouts
+
+
+def test_a_stretch_can_be_priced_by_planning_in_a_model() -> None:
+    """Steps of one at most towards the other end, by the cross-entropy method: the closed form of the chain."""
+    planner, space = CEM(horizon=5, population=300, elites=30, iterations=12), PlanSpace(1, ())
+
+    def planned(x: Tensor, y: Tensor) -> Tensor:
+        def score(plans: Tensor) -> Tensor:
+            return -(x[:, None] + plans.sum(2) - y[:, None]).square().sum(2)
+
+        return -planner.plan(score, planner.begin(space, len(x)), space, generator(0)).value
+
+    x, y = torch.zeros(30, 1), torch.linspace(-9, 9, 30)[:, None]
+    near = (x - y).abs()[:, 0] <= 5
+    found = planned(x, y)
+    assert float(found[near].max()) < 1e-2
+    torch.testing.assert_close(found[~near], beyond_five(x, y)[~near], atol=0.35, rtol=0.1)
+    way = subgoals_to(
+        torch.zeros(1, 1), torch.full((1, 1), 9.0), planned, CHAIN, 1, SubgoalSearch(population=40, elites=8),
+        generator(1),
+    )  # fmt: skip
+    assert float(way.cost) < 0.05
+    assert 4.0 <= float(way.places) <= 5.0 + 0.2
+
+
+def test_stretches_without_a_price_lose() -> None:
+    def cost(x: Tensor, y: Tensor) -> Tensor:
+        return torch.where(y[:, 0] > 6.0, torch.nan, (y[:, 0] - 8.0).square())
+
+    way = subgoals_to(torch.zeros(2, 1), torch.full((2, 1), 5.0), cost, CHAIN, 1, SubgoalSearch(), generator(0))
+    assert (way.places <= 6.0).all()
+    assert way.cost.isfinite().all()
+
+
+def test_bad_input_is_refused() -> None:
+    with pytest.raises(ValueError, match="subgoals=0"):
+        SubgoalSearch(subgoals=0)
+    with pytest.raises(ValueError, match="elites=200 <= population=100"):
+        SubgoalSearch(elites=200)
+    with pytest.raises(ValueError, match=r"starts \(1, 1\) and goals \(2, 1\)"):
+        subgoals_to(torch.zeros(1, 1), torch.zeros(2, 1), beyond_five, CHAIN, 1, SubgoalSearch(), generator(0))
