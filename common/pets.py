@@ -60,6 +60,8 @@ class PETSConfig:
     """real rows kept; >= 1"""
     model: Literal["ensemble", "true"] = "ensemble"
     """plan in a learned ensemble, or in the game's own dynamics where it offers them"""
+    rewards: Literal["learned", "given"] = "learned"
+    """learn rewards with the dynamics, or take the rule that the game's own dynamics offer, as the paper does"""
     ensemble: EnsembleConfig = field(default_factory=lambda: EnsembleConfig(members=5, elites=5))
     """the networks of the learned world; the paper has five members, all of which imagine"""
     fit: FitConfig = field(default_factory=FitConfig)
@@ -73,6 +75,8 @@ class PETSConfig:
                 raise ValueError(f"{name}={value} must be >= 1")
         if not 0 <= self.discount <= 1 or self.risk < 0:
             raise ValueError(f"discount={self.discount} must lie in [0, 1] and risk={self.risk} be >= 0")
+        if self.rewards not in ("learned", "given"):
+            raise ValueError(f"rewards={self.rewards!r} must be 'learned' or 'given'")
         if self.sampling not in PROPAGATION:
             raise ValueError(f"sampling={self.sampling!r} must be one of {', '.join(map(repr, PROPAGATION))}")
         if self.sampling == "MM" and self.particles < 2:
@@ -85,9 +89,10 @@ class PETSConfig:
     @classmethod
     def paper(cls) -> PETSConfig:
         """The numbers of the authors' cart-pole (released code): 400 plans of 25 steps, five iterations, 20 particles,
-        networks of 3 x 500. Their rewards are given, not learned (see `PETS`); five passes over the rows a fit.
+        networks of 3 x 500, rewards that are given; five passes over the rows a fit.
         """
         return cls(
+            rewards="given",
             cem=CEM(horizon=25, population=400, elites=40, iterations=5, smoothing=0.1),
             ensemble=EnsembleConfig(
                 members=5, elites=5, hidden=(500, 500, 500), outcome_hidden=(200, 200), linear_skip=False,
@@ -103,8 +108,8 @@ class PETSConfig:
         """PETS on a game; see `presage.common.method.Method`.
 
         Raises:
-            GameError: the true dynamics are asked for and the game does not offer them; or what is legal, or who acts,
-                varies.
+            GameError: the true dynamics or a rule for rewards are asked for and the game does not offer them; or what
+                is legal, or who acts, varies.
         """
         return PETS(spec, self, streams, device, true_kernel=true_kernel)
 
@@ -121,13 +126,20 @@ class PETS(nn.Module):
     ) -> None:  # fmt: skip
         """
         Args:
-            true_kernel: the game's own dynamics, for `config.model="true"`.
+            true_kernel: the game's own dynamics, for `config.model="true"` or, if they have a method `reward` that is a
+                rule, for `config.rewards="given"`.
             reward, terminates: rules that give rewards and ends, as in the paper, instead of learning them.
 
         Raises:
             GameError: as for `PETSConfig.build`.
         """
         super().__init__()
+        if config.rewards == "given" and reward is None and config.model == "ensemble":
+            reward = getattr(true_kernel, "reward", None)
+            if reward is None:
+                raise GameError(
+                    f"{spec.name!r} offers no rule for its rewards; use rewards='learned', or pass reward=..."
+                )
         self.spec, self.config, self.device = spec, config, device
         self.world: LearnedWorld | GivenWorld
         if config.model == "true":

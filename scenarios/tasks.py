@@ -56,7 +56,9 @@ TAG = Task(game=GameConfig(name="mpe/simple_tag_v3", copies=20), steps=10_000, e
 INVERTED_PENDULUM = Task(game=GameConfig(name="gym/InvertedPendulum-v5"), steps=10_000, evaluate_every=500)
 """a cart keeps its pole up"""
 
-CARTPOLE = Task(game=GameConfig(name="toy/cartpole_swingup"), steps=10_000, evaluate_every=500)
+CARTPOLE = Task(
+    game=GameConfig(name="toy/cartpole_swingup"), steps=10_000, evaluate_every=500, kernel="cartpole"
+)  # fmt: skip
 """a cart swings its hanging pole up and holds it there, fifty env steps an episode"""
 
 HOPPER = Task(game=GameConfig(name="gym/Hopper-v5"), steps=10_000, evaluate_every=1_000)

@@ -85,6 +85,25 @@ def test_it_is_told_the_dynamics_or_learns_them() -> None:
         pets(replace(SMALL, model="true"), rules)
 
 
+class Paying(RulesKernel):
+    """The true dynamics, with a rule for rewards."""
+
+    def reward(self, view: View, act: Tensor, after: View) -> Tensor:
+        return distance_paid(view, act, after)
+
+
+def test_rewards_are_given_by_the_true_dynamics_or_learned() -> None:
+    rules = PointMass(episode_limit=5)
+    given = replace(SMALL, rewards="given")
+    assert pets(given, rules, Paying(rules)).world.ensemble.outcome_network is None  # type: ignore[union-attr]
+    assert pets(SMALL, rules, Paying(rules)).world.ensemble.outcome_network is not None  # type: ignore[union-attr]
+    for kernel in (None, RulesKernel(rules)):
+        with pytest.raises(GameError, match="offers no rule for its rewards; use rewards='learned'"):
+            pets(given, rules, kernel)
+    with pytest.raises(ValueError, match="rewards='told' must be 'learned' or 'given'"):
+        PETSConfig(rewards="told")  # type: ignore[arg-type]
+
+
 def test_random_actions_come_before_the_first_fit_and_plans_after_it() -> None:
     rules = PointMass(episode_limit=5)
     method, game = pets(TINY, rules), BatchedGame(rules, 4)
