@@ -104,7 +104,8 @@ class Agent:
         if "observation" not in parts:
             raise GameError(f"agent {name!r} observes {sorted(parts)}; give an array, or a mapping with `observation`")
         numbers, goals = np.asarray(parts["observation"], dtype=np.float32), len(agent.goal)
-        appended = goals if "achieved_goal" in parts and self._appends_achieved(i) else 0
+        apart = "achieved_goal" in parts and numbers.shape[-1:] != (width,)  # else it is among the numbers already
+        appended = goals if apart and self._appends_achieved(i) else 0
         own = width - appended
         batched = numbers.ndim > 1 and (numbers.size != own or numbers.shape == (1, own))
         rows = len(numbers) if batched else 1

@@ -7,8 +7,8 @@ It is an off-policy algorithm itself, so that tianshou's `OffPolicyTrainer` can 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +18,7 @@ from tianshou.utils.torch_utils import policy_within_training_step
 from torch import Tensor
 
 from presage.common.answers import Answer
+from presage.common.episodic_replay import EpisodicReplay
 from presage.common.game import ALL_AGENTS, Actor, GameSpec, Kernel, Rows, View, Window, concatenate
 from presage.common.learner_metrics import learner_metrics
 from presage.common.learner_state import self_saving
@@ -25,6 +26,7 @@ from presage.common.ledger import Ledger
 from presage.common.live_terms import LiveTerms
 from presage.common.method import Metrics
 from presage.common.one_batch import OneBatch
+from presage.common.relabel import Relabeller
 from presage.common.replay import Replay
 from presage.common.rollout import Answerers, OpponentModels, branch_rollouts
 from presage.common.schedules import LengthRamp
@@ -118,7 +120,7 @@ class Opponents(Protocol):
 class Dyna(OffPolicyAlgorithm[Policy]):
     """The model-based wrapper: collects nothing, but fits, imagines and improves on the rows it is given."""
 
-    checkpoint_skip = ("replay", "imagined", "ledger", "metrics", "_reader", "on_phase", "stats")
+    checkpoint_skip = ("replay", "imagined", "ledger", "metrics", "_reader", "on_phase", "stats", "relabel", "aims")
     """saved apart, or made again by the next step"""
 
     def __init__(
@@ -132,6 +134,8 @@ class Dyna(OffPolicyAlgorithm[Policy]):
         world: World | None = None,
         opponents: Opponents | None = None,
         real_opponents: Actor | None = None,
+        relabel: Relabeller | None = None,
+        aims: Relabeller | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         """
@@ -143,6 +147,9 @@ class Dyna(OffPolicyAlgorithm[Policy]):
             opponents: models of the others, for one branch per ego; None: all agents of a branch answer by `actor` and
                 its rows serve all of them.
             real_opponents: who is asked where the table says so; None: `actor`.
+            relabel: gives the real rows of an update their goals; None: those that were pursued. A world that it looks
+                into is fitted even where nothing is imagined.
+            aims: likewise the real states that are branched from.
 
         Raises:
             ValueError: the configuration imagines, but there is no world; or the learner wants returns over several
@@ -157,7 +164,8 @@ class Dyna(OffPolicyAlgorithm[Policy]):
             raise ValueError(f"the learner's n_step_return_horizon={steps} must be 1: rows of a mix have no successors")
         super().__init__(policy=learner.policy)
         self.spec, self.config, self.learner, self.actor = spec, config, learner, actor
-        self.world = world if config.real_share < 1 else None
+        self.world = world if config.real_share < 1 or relabel is not None else None
+        self.relabel, self.aims = relabel, aims
         self.opponents = opponents
         self.answerers = Answerers(policy=actor, models=opponents.models if opponents else None, real=real_opponents)
         self.device = torch.device(device)
@@ -169,7 +177,7 @@ class Dyna(OffPolicyAlgorithm[Policy]):
         longest = max(config.horizon.start, config.horizon.end)
         rows = egos * config.rollout_starts * longest * config.kept_rollouts
         self.imagined = (
-            Replay(spec, rows, egos, device=device, per_ego=opponents is not None) if self.world is not None else None
+            Replay(spec, rows, egos, device=device, per_ego=opponents is not None) if config.real_share < 1 else None
         )
         self.renamings = Renamings(spec, device) if config.symmetries and spec.symmetries else None
         gamma, compared = getattr(learner, "gamma", None), getattr(actor, "divergence", None)
@@ -193,7 +201,7 @@ class Dyna(OffPolicyAlgorithm[Policy]):
     @property
     def persistent(self) -> dict[str, Any]:
         """Parts that save themselves: those that `learner_state` leaves out."""
-        return self_saving({"ledger": self.ledger}, self.world)
+        return self_saving({"ledger": self.ledger, "relabel": self.relabel}, self.world)
 
     @property
     def replay_capacity(self) -> int:
@@ -202,7 +210,9 @@ class Dyna(OffPolicyAlgorithm[Policy]):
 
     def losses(self) -> Metrics:
         """What the learner said of its last update, by metric tag; {} before the first."""
-        return learner_metrics(self.spec, self.learner, self.stats)
+        told: Mapping[str, Tensor] = getattr(self.relabel, "metrics", {})
+        goals = {name: float(value) for name, value in told.items()} if self.updates else {}
+        return learner_metrics(self.spec, self.learner, self.stats) | goals
 
     # ---------------------------------------------------------------- acting
 
@@ -258,6 +268,9 @@ class Dyna(OffPolicyAlgorithm[Policy]):
         egos, starts = self.imagined.lanes, self.config.rollout_starts
         index = replay.sample(egos * starts, self.imagine_rng)
         window = replay.window(index, self.spec.frames)
+        if self.aims is not None:
+            aimed = self.aims(_episodic(replay), index, replay.rows(index), self.imagine_rng)
+            window = replace(window, now=replace(window.now, desired=aimed.desired))
         if self.opponents is None:
             ego = torch.full((starts,), ALL_AGENTS, device=self.device)
             table = torch.zeros(1, self.spec.n, horizon, dtype=torch.int8, device=self.device)
@@ -287,7 +300,7 @@ class Dyna(OffPolicyAlgorithm[Policy]):
         """The rows of one update: real ones for everybody, then imagined ones, equally many for each ego."""
         size = self.config.batch_size
         if self.imagined is None or self.horizon == 0 or min(self.imagined.filled) == 0:
-            return self._renamed(replay.rows(replay.sample(size, self.sample_rng)), size)
+            return self._renamed(self._real(replay, size), size)
         real = round(self.config.real_share * size)
         share = size - real
         newest = self.config.rollout_starts * self.horizon * self.config.kept_rollouts
@@ -295,7 +308,13 @@ class Dyna(OffPolicyAlgorithm[Policy]):
         imagined = self._renamed(self.imagined.rows(index), share)
         if real == 0:
             return imagined
-        return concatenate([self._renamed(replay.rows(replay.sample(real, self.sample_rng)), real), imagined])
+        return concatenate([self._renamed(self._real(replay, real), real), imagined])
+
+    def _real(self, replay: Replay, size: int) -> Rows:
+        """Real rows, under the goals that they are to be learned from."""
+        index = replay.sample(size, self.sample_rng)
+        rows = replay.rows(index)
+        return rows if self.relabel is None else self.relabel(_episodic(replay), index, rows, self.sample_rng)
 
     def _renamed(self, rows: Rows, size: int) -> Rows:
         """Rows under random renamings; `size` of them are drawn and serve every ego, whose rows stay equally many."""
@@ -336,3 +355,10 @@ class Dyna(OffPolicyAlgorithm[Policy]):
 
     def _update_with_batch(self, batch: Any) -> TrainingStats:
         return self.learner._update_with_batch(batch)
+
+
+def _episodic(replay: Replay) -> EpisodicReplay:
+    """`replay`, which has to know its episodes where rows are relabelled."""
+    if not isinstance(replay, EpisodicReplay):
+        raise TypeError(f"relabelling needs an EpisodicReplay, got {type(replay).__name__}")
+    return replay

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from presage.common.game import Actor, Carry, Game, GameError, GameSpec, Rows, View, Window
+from presage.common.game import Actor, Carry, Game, GameError, GameSpec, GoalRule, Rows, View, Window
 from presage.common.intervals import Array
 
 Measure = Callable[[Rows], Tensor]
@@ -62,6 +62,7 @@ class Evaluation:
 def evaluate(
     game: Game, actor: Actor, episodes: int, seed: int, *,
     rng: torch.Generator | None = None, measures: Mapping[str, Measure] | None = None,
+    goal_rule: GoalRule | None = None,
 ) -> Evaluation:  # fmt: skip
     """Play exactly `episodes` episodes, the same ones for the same seed.
 
@@ -74,7 +75,9 @@ def evaluate(
         episodes: E, a multiple of the game's copies.
         seed: of the evaluation; one that no tuning has seen.
         rng: None for greedy actions; else actions are sampled with it.
-        measures: what else to take from the last transition of each episode, such as success.
+        measures: what else to take from the last transition of each episode.
+        goal_rule: of a game of goals: whether all agents' goals are reached at an episode's last step
+            (`success_rate`) and at any one (`success_once_rate`), and how far the goal is at the end (`goal_distance`).
 
     Raises:
         GameError: for a number of episodes that the copies cannot share equally, or a game whose episodes do not start
@@ -87,12 +90,17 @@ def evaluate(
             f"ask for a multiple of {copies}, or make the game with a divisor of {episodes}"
         )
     each = episodes // copies
-    measures = measures or {}
+    measures = dict(measures or {})
+    pursuit = None if goal_rule is None else _Pursuit(goal_rule)
+    if pursuit is not None:
+        measures |= pursuit.measures
     returns = np.zeros((copies, each, spec.n))
     lengths = np.zeros((copies, each))
     measured = {name: np.zeros((copies, each)) for name in measures}
     played = np.zeros(copies, dtype=np.int64)
     for rows, over in play(game, actor, seed, rng):
+        if pursuit is not None:
+            pursuit.watch(rows)
         counted = np.flatnonzero(played < each)
         returns[counted, played[counted]] += rows.reward.cpu().numpy()[counted]
         lengths[counted, played[counted]] += 1
@@ -107,6 +115,35 @@ def evaluate(
         agents=spec.names, returns=returns.reshape(episodes, spec.n), lengths=lengths.reshape(episodes),
         measures={name: values.reshape(episodes) for name, values in measured.items()},
     )  # fmt: skip
+
+
+class _Pursuit:
+    """How the open episodes of C copies stand to their goals."""
+
+    def __init__(self, rule: GoalRule) -> None:
+        self.rule = rule
+        self.once: Tensor | None = None
+        self.measures: dict[str, Measure] = {
+            "success_rate": self.reached, "success_once_rate": lambda rows: self._watched(), "goal_distance": self.away,
+        }  # fmt: skip
+
+    def reached(self, rows: Rows) -> Tensor:
+        """Whether all agents' goals count as reached now, `(C,)`."""
+        return self.rule.success(rows.next_achieved, rows.desired).all(-1)
+
+    def away(self, rows: Rows) -> Tensor:
+        """Euclidean distance of the joint goal, `(C,)`, in its own units."""
+        distance: Tensor = torch.linalg.vector_norm(rows.next_achieved - rows.desired, dim=-1)
+        return distance
+
+    def watch(self, rows: Rows) -> None:
+        """Take note of one step of every copy; at step 0 an episode begins."""
+        now = self.reached(rows)
+        self.once = now if self.once is None else now | (self.once & (rows.step > 0))
+
+    def _watched(self) -> Tensor:
+        assert self.once is not None
+        return self.once
 
 
 def play(

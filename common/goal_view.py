@@ -8,7 +8,9 @@ Shape suffixes: B rows, N agents, O observation, G goal.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -133,6 +135,8 @@ class GoalConditioned(OffPolicyAlgorithm[Policy]):
         super().__init__(policy=learner.policy)
         self.learner, self.goal_view, self.watched = learner, goal_view, watched
         self.normaliser = goal_view.normaliser
+        if self.normaliser is not None:  # whoever acts by the policy needs it as well
+            self.policy.add_module("normaliser", self.normaliser)
         self.updates = 0
 
     @property
@@ -168,6 +172,9 @@ class GoalActor:
 
     def __init__(self, actor: Actor, goal_view: GoalView) -> None:
         self.actor, self.goal_view = actor, goal_view
+        compared: Callable[[nn.Module, View], Tensor] | None = getattr(actor, "divergence", None)
+        self.divergence = None if compared is None else partial(self._divergence, compared)
+        """as the actor's own; None where it has none"""
 
     def init(self, window: Window) -> Carry:
         """What the actor remembers at the end of `window`."""
@@ -177,7 +184,5 @@ class GoalActor:
         """The joint action `(B, A)`, greedy where rng is None."""
         return self.actor.step(carry, self.goal_view.view(view), rng)
 
-    def divergence(self, earlier: nn.Module, view: View) -> Tensor:
-        """As the actor's own."""
-        found: Tensor = self.actor.divergence(earlier, self.goal_view.view(view))  # type: ignore[attr-defined]
-        return found
+    def _divergence(self, compared: Callable[[nn.Module, View], Tensor], earlier: nn.Module, view: View) -> Tensor:
+        return compared(earlier, self.goal_view.view(view))

@@ -12,7 +12,7 @@ import torch
 from presage.common.dyna import Dyna, DynaConfig
 from presage.common.dynamics import DynamicsEnsemble, EnsembleConfig
 from presage.common.fit import FitConfig
-from presage.common.game import GameError, GameSpec, Kernel
+from presage.common.game import GameError, GameSpec, GoalRule, Kernel
 from presage.common.propagation import Propagation
 from presage.common.sac import SACConfig, build_sac
 from presage.common.schedules import LengthRamp
@@ -86,7 +86,10 @@ class MBPOConfig:
             ),
         )  # fmt: skip
 
-    def build(self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None) -> Dyna:
+    def build(
+        self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None,
+        goal_rule: GoalRule | None = None,
+    ) -> Dyna:  # fmt: skip
         """MBPO on a game of one agent; see `presage.common.method.Method`."""
         learner, actor = build_sac(spec, self.sac, streams("learner", "cpu"), device)
         world = None

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from presage.common.game import Actor, GameSpec, Kernel, Rows, View
+from presage.common.game import Actor, GameSpec, GoalRule, Kernel, Rows, View
 from presage.common.ledger import Ledger
 from presage.common.replay import Replay
 from presage.common.streams import Streams
@@ -75,12 +75,14 @@ class Method(Protocol):
     """A method's numbers; `build` puts its parts together."""
 
     def build(
-        self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None
-    ) -> Trainee:
+        self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None,
+        goal_rule: GoalRule | None = None,
+    ) -> Trainee:  # fmt: skip
         """The method on a game.
 
         Args:
             spec: the game. streams: generators by name; those that are used on the device are made there.
             true_kernel: the game's own dynamics where it offers them; read only by a configuration that asks for it.
+            goal_rule: what goals are worth, in a game of goals that is to be trained on; None to act alone.
         """
         ...

@@ -12,7 +12,7 @@ import torch
 from presage.common import plugins
 from presage.common.configuration import ConfigError
 from presage.common.evaluate import RenderableGame
-from presage.common.game import Actor, Game, GameError, GameSpec, Kernel
+from presage.common.game import Actor, Game, GameError, GameSpec, GoalRule, Kernel
 from presage.common.method import Method, Trainee
 from presage.common.scenario import OWN_GAME, GameConfig, Scenario
 from presage.common.streams import Streams
@@ -89,8 +89,13 @@ class Parts:
         return None
 
 
-def build(scenario: Scenario[Any], spec: GameSpec, streams: Streams, device: torch.device) -> Trainee:
+def build(
+    scenario: Scenario[Any], spec: GameSpec, streams: Streams, device: torch.device, goal_rule: GoalRule | None = None
+) -> Trainee:
     """The scenario's method on a game, with the game's own dynamics where the scenario names them.
+
+    Args:
+        goal_rule: what the game's goals are worth; None where it has none, or to act alone.
 
     Raises:
         ConfigError: the name of the dynamics is unknown, or the method's numbers do not suit the game.
@@ -100,7 +105,7 @@ def build(scenario: Scenario[Any], spec: GameSpec, streams: Streams, device: tor
         make_kernel: MakeKernel | None = plugins.load("kernel", scenario.kernel) if scenario.kernel else None
         kernel = make_kernel(spec, scenario.game.options, device) if make_kernel is not None else None
         method: Method = scenario.method
-        return method.build(spec, streams, device, kernel)
+        return method.build(spec, streams, device, kernel, goal_rule)
     except plugins.UnknownNameError as error:
         raise ConfigError(str(error)) from error
     except GameError:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from presage.common.dynamics import DynamicsEnsemble, EnsembleConfig, RewardRule, TerminationRule
 from presage.common.evaluate import first_window, renew
 from presage.common.fit import FitConfig
-from presage.common.game import Carry, GameError, GameSpec, Kernel, Rows, View
+from presage.common.game import Carry, GameError, GameSpec, GoalRule, Kernel, Rows, View
 from presage.common.learner_state import self_saving
 from presage.common.ledger import Ledger
 from presage.common.method import Metrics
@@ -104,7 +104,10 @@ class PETSConfig:
             ),
         )  # fmt: skip
 
-    def build(self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None) -> PETS:
+    def build(
+        self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None,
+        goal_rule: GoalRule | None = None,
+    ) -> PETS:  # fmt: skip
         """PETS on a game; see `presage.common.method.Method`.
 
         Raises:

@@ -8,7 +8,9 @@ Shape suffixes: B rows, N agents, G goal.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, get_args
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -111,6 +113,53 @@ class Goals:
             reward=torch.where(mine, reward, rows.reward),
             terminated=torch.where(mine, terminated, rows.terminated),
         )
+
+
+class Pooled:
+    """A relabeller that rewrites many rows at once, and then gives out batches of them for a while.
+
+    What is costly for small batches, such as rollouts of the present policy, is cheap for one large one; goals are then
+    those of a policy that is at most so many batches old.
+    """
+
+    def __init__(self, relabel: Relabeller, size: int, batches: int) -> None:
+        """
+        Args:
+            size: rows of the pool. batches: that are drawn from the same pool.
+
+        Raises:
+            ValueError: a number is below 1.
+        """
+        if size < 1 or batches < 1:
+            raise ValueError(f"size={size} and batches={batches} must be >= 1")
+        self.relabel, self.size, self.batches = relabel, size, batches
+        self.drawn = batches
+        """batches that the present pool has given"""
+        self.pool: Rows | None = None
+
+    @property
+    def metrics(self) -> Mapping[str, Tensor]:
+        """What the relabeller says of the pool."""
+        found: Mapping[str, Tensor] = getattr(self.relabel, "metrics", {})
+        return found
+
+    def __call__(self, replay: EpisodicReplay, index: Tensor, rows: Rows, rng: torch.Generator) -> Rows:
+        """As many rows as `index`, of the pool; which ones were asked for is not read."""
+        if self.pool is None or self.drawn >= self.batches:
+            chosen = replay.sample(self.size, rng)
+            self.pool, self.drawn = self.relabel(replay, chosen, replay.rows(chosen), rng), 0
+        self.drawn += 1
+        return self.pool[torch.randint(self.size, (len(index),), generator=rng, device=index.device)]
+
+    def state(self) -> dict[str, Any]:
+        """Tensors from which `restore` goes on exactly."""
+        pool = {} if self.pool is None else {f.name: getattr(self.pool, f.name).cpu() for f in fields(Rows)}
+        return {"drawn": self.drawn, "pool": pool}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self.drawn, pool = int(state["drawn"]), state["pool"]
+        self.pool = Rows(**pool) if pool else None
 
 
 def _groups(spec: GameSpec) -> list[int]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from presage.common.circumstances import Circumstances
 from presage.common.devices import GameOnDevice, choose_device
 from presage.common.episodes import EpisodeLog
+from presage.common.episodic_replay import EpisodicReplay
 from presage.common.evaluate import Evaluation, evaluate
 from presage.common.game import GameError, View
 from presage.common.learner_state import learner_state, restore_learner
@@ -73,9 +74,10 @@ class Training:
         self.evaluation_game = GameOnDevice(
             parts.evaluation_game(scenario.game, scenario.evaluation_episodes), self.device
         )
-        self.trainee = build(scenario, self.spec, self.streams, self.device)
+        self.trainee = build(scenario, self.spec, self.streams, self.device, self.game.goal_rule)
         capacity = max(self.game.copies, self.trainee.replay_capacity)
-        self.replay = Replay(self.spec, capacity, self.game.copies, device=self.device)
+        kind = EpisodicReplay if self.spec.goal_dim else Replay
+        self.replay: Replay = kind(self.spec, capacity, self.game.copies, device=self.device)
         self.episodes = EpisodeLog(self.game.copies, self.device)
         self.history: list[tuple[int, dict[str, list[float]]]] = []
         """env steps of every evaluation, and what its episodes gave"""
@@ -156,11 +158,15 @@ class Training:
         self.progress.evaluated(min(self.env_steps, self.scenario.steps), found.mean_return)
 
     def _play(self) -> Evaluation:
-        episodes, seed = self.scenario.evaluation_episodes, self.scenario.evaluation_seed
+        episodes, seed, rule = self.scenario.evaluation_episodes, self.scenario.evaluation_seed, self.game.goal_rule
+
+        def play() -> Evaluation:
+            return evaluate(self.evaluation_game, self.trainee.actor, episodes, seed, goal_rule=rule)
+
         if not self.parts.shared:
-            return evaluate(self.evaluation_game, self.trainee.actor, episodes, seed)
+            return play()
         before = self.game.state()  # the one environment plays its open episode again afterwards
-        found = evaluate(self.evaluation_game, self.trainee.actor, episodes, seed)
+        found = play()
         if self._restore_game(before):
             _log.warning("after the evaluation the open episode did not play again; training starts its next one")
         return found

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from presage.common.dyna import Dyna, DynaConfig
 from presage.common.dynamics import EnsembleConfig
 from presage.common.fit import FitConfig
-from presage.common.game import Actor, GameError, GameSpec, Kernel, View
+from presage.common.game import Actor, GameError, GameSpec, GoalRule, Kernel, View
 from presage.common.mbpo import build_world
 from presage.common.method import Metrics
 from presage.common.propagation import Propagation
@@ -112,7 +112,7 @@ class AORPOConfig:
 
     def build(
         self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None,
-        single: tuple[OffPolicyAlgorithm[Any], Actor] | None = None,
+        goal_rule: GoalRule | None = None, single: tuple[OffPolicyAlgorithm[Any], Actor] | None = None,
     ) -> Dyna:  # fmt: skip
         """AORPO on a game; with one agent there is no opponent, and this is MBPO's loop around single-agent MASAC.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from presage.common.dyna import Dyna, DynaConfig
-from presage.common.game import GameSpec, Kernel
+from presage.common.game import GameSpec, GoalRule, Kernel
 from presage.common.streams import Streams
 from presage.marl.masac import MASAC, MASACConfig
 
@@ -29,7 +29,10 @@ class ModelFreeConfig:
         if self.loop.real_share != 1:
             raise ValueError(f"loop.real_share={self.loop.real_share} must be 1: this method imagines nothing")
 
-    def build(self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None) -> Dyna:
+    def build(
+        self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None,
+        goal_rule: GoalRule | None = None,
+    ) -> Dyna:  # fmt: skip
         """The learner on a game; see `presage.common.method.Method`."""
         learner = MASAC(spec, self.learner, streams("learner", "cpu"), streams("update"), device=device)
         return Dyna(spec, self.loop, learner, learner.policy, streams, device=device)

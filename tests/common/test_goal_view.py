@@ -112,6 +112,7 @@ def test_several_agents_learn_of_goals_through_the_same_door() -> None:
     plays = GoalActor(inner.policy, seen)
     one, other = (plays.step(None, view, None)[1] for view in (rows.view, rows.with_(desired=rows.desired + 1).view))
     assert not torch.equal(one, other)
+    assert plays.divergence is not None
     assert plays.divergence(inner.policy, rows.view).abs().max() < 1e-6
 
 

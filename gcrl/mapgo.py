@@ -1,0 +1,151 @@
+"""MapGo (Zhu et al. 2021, 2105.06350): foresight goal inference for real rows, and short branches with goals in a
+learned model ("universal model-based policy optimisation").
+
+Without imagined rows it is foresight alone; with `relabel="hindsight"` it is MBPO with goals, and HER without imagined
+rows. On a game without goals it is MBPO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from presage.common.dyna import Dyna, DynaConfig
+from presage.common.dynamics import DynamicsEnsemble, EnsembleConfig
+from presage.common.evaluate import first_window
+from presage.common.fit import FitConfig
+from presage.common.game import GameError, GameSpec, GoalRule, Kernel, View
+from presage.common.live_terms import members_apart
+from presage.common.propagation import Propagation
+from presage.common.relabel import Ends, Pooled, Relabeller
+from presage.common.schedules import LengthRamp
+from presage.common.streams import Streams
+from presage.common.worlds import GivenWorld, LearnedWorld
+from presage.gcrl.foresight import Foresight, ForesightConfig
+from presage.gcrl.hindsight import Hindsight, Shares
+from presage.gcrl.learners import GoalLearnerConfig
+
+
+def _loop() -> DynaConfig:
+    return DynaConfig(
+        updates_per_step=10, warmup_steps=10_000, real_share=12 / 256, fit_every=50, rollout_every=50,
+        rollout_starts=10_000, kept_rollouts=12, horizon=LengthRamp(start_epoch=0, end_epoch=0, start=3, end=3),
+    )  # fmt: skip
+
+
+def _ensemble() -> EnsembleConfig:
+    return EnsembleConfig(members=6, elites=3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapGoConfig:
+    """MapGo's parts; the numbers are those of the released code where they are not the suite's own networks."""
+
+    learner: GoalLearnerConfig = field(default_factory=GoalLearnerConfig)
+    """what learns"""
+    loop: DynaConfig = field(default_factory=_loop)
+    """when to fit, how far to imagine, what to learn from; `real_share=1` imagines nothing"""
+    relabel: Literal["foresight", "hindsight", "none"] = "foresight"
+    """where the goals of real rows come from"""
+    foresight: ForesightConfig = field(default_factory=ForesightConfig)
+    """how far to look"""
+    pool: int = 0
+    """rows that are relabelled by foresight at once, to draw batches from; 0: every batch anew, as in the release"""
+    pool_updates: int = 500
+    """updates that draw from the same pool; >= 1"""
+    shares: Shares = field(default_factory=Shares)
+    """of hindsight, for real rows with `relabel="hindsight"`"""
+    aims: Shares = field(default_factory=Shares)
+    """what imagined branches pursue"""
+    ends: Ends = "rule"
+    """when a relabelled row has no future; see `presage.common.relabel.Goals`"""
+    model: Literal["ensemble", "true"] = "ensemble"
+    """imagine in a learned ensemble, or in the game's own dynamics where it offers them"""
+    ensemble: EnsembleConfig = field(default_factory=_ensemble)
+    """the networks of the learned world; rewards and ends are the game's rule for goals, not learned"""
+    fit: FitConfig = field(default_factory=FitConfig)
+    """how they are fitted"""
+    propagation: Propagation = "fresh"
+    """which of them answers for a row; see `EnsembleKernel`, whose "moments" are for plans alone"""
+
+    def __post_init__(self) -> None:
+        if self.relabel not in ("foresight", "hindsight", "none"):
+            raise ValueError(f"relabel={self.relabel!r} must be 'foresight', 'hindsight' or 'none'")
+        if self.pool < 0 or self.pool_updates < 1:
+            raise ValueError(f"pool={self.pool} must be >= 0 and pool_updates={self.pool_updates} >= 1")
+
+    def build(
+        self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None,
+        goal_rule: GoalRule | None = None,
+    ) -> Dyna:  # fmt: skip
+        """MapGo on a game of one agent; see `presage.common.method.Method`.
+
+        Raises:
+            GameError: the true dynamics are asked for and the game does not offer them, or the learner does not suit
+                the game.
+        """
+        learner, actor = self.learner.build(spec, streams, device)
+        world = None
+        if self.loop.real_share < 1 or (spec.goal_dim and self.relabel == "foresight"):
+            world = self._world(spec, streams, device, true_kernel, goal_rule)
+        relabel: Relabeller | None = None
+        aims: Relabeller | None = None
+        if spec.goal_dim and goal_rule is not None:
+            aims = Hindsight(spec, goal_rule, self.aims, ends=self.ends, device=device)
+            if self.relabel == "hindsight":
+                relabel = Hindsight(spec, goal_rule, self.shares, ends=self.ends, device=device)
+            elif self.relabel == "foresight" and world is not None:
+                relabel = Foresight(
+                    spec, goal_rule, world.kernel, actor, self.foresight, doubt=doubt_of(world), ends=self.ends,
+                    device=device,
+                )  # fmt: skip
+        if isinstance(relabel, Foresight) and self.pool:
+            relabel = Pooled(relabel, self.pool, self.pool_updates)
+        return Dyna(spec, self.loop, learner, actor, streams, world=world, relabel=relabel, aims=aims, device=device)
+
+    def _world(
+        self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None,
+        goal_rule: GoalRule | None,
+    ) -> LearnedWorld | GivenWorld:  # fmt: skip
+        if self.model == "true":
+            if true_kernel is None:
+                raise GameError(f"{spec.name!r} offers no true dynamics to imagine in; use model='ensemble'")
+            return GivenWorld(true_kernel)
+        reward = terminates = None
+        if goal_rule is not None and spec.goal_dim:
+            reward, terminates = rules_of(goal_rule)
+        networks = DynamicsEnsemble(
+            spec, self.ensemble, streams("ensemble", "cpu"), reward=reward,
+            terminates=terminates if spec.terminates else None,
+        ).to(device)  # fmt: skip
+        return LearnedWorld(networks, self.fit, streams("holdout"), self.propagation)
+
+
+def rules_of(rule: GoalRule) -> tuple[Callable[[View, Tensor, View], Tensor], Callable[[View, Tensor, View], Tensor]]:
+    """Rewards and ends of imagined steps: those of the goal that a branch pursues."""
+
+    def reward(view: View, act: Tensor, after: View) -> Tensor:
+        return rule.reward(after.achieved, view.desired)
+
+    def terminates(view: View, act: Tensor, after: View) -> Tensor:
+        return rule.terminated(after.achieved, view.desired)
+
+    return reward, terminates
+
+
+def doubt_of(world: LearnedWorld | GivenWorld) -> Callable[[View, Tensor], Tensor] | None:
+    """How far the members of a learned world are apart at each view, a total variation; None for a given one, and where
+    members predict no noise or read several frames.
+    """
+    if isinstance(world, GivenWorld) or world.ensemble.config.noise == "none" or world.ensemble.spec.frames > 1:
+        return None
+    ensemble = world.ensemble
+
+    def doubt(view: View, act: Tensor) -> Tensor:
+        return members_apart(ensemble, first_window(ensemble.spec, view), act)
+
+    return doubt

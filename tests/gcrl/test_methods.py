@@ -1,0 +1,191 @@
+"""HER and MapGo as methods: what they relabel and imagine, what they reduce to, and runs that stop at any instant."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from presage.common.agent import load
+from presage.common.ddpg import DDPGConfig
+from presage.common.dqn import DQNConfig
+from presage.common.dyna import Dyna, DynaConfig
+from presage.common.episodic_replay import EpisodicReplay
+from presage.common.game import GameError, GameSpec, Rows
+from presage.common.mbpo import MBPOConfig
+from presage.common.metrics import METRICS_FILE, read_metrics
+from presage.common.relabel import Pooled
+from presage.common.run import resume, start
+from presage.common.sac import SACConfig
+from presage.common.scenario import GameConfig
+from presage.common.streams import streams
+from presage.envs.batched import BatchedGame
+from presage.envs.goal_rules import DistanceRule
+from presage.envs.toy.plane import World2D
+from presage.gcrl.foresight import Foresight, ForesightConfig
+from presage.gcrl.her import HERConfig
+from presage.gcrl.hindsight import Hindsight
+from presage.gcrl.learners import GoalLearnerConfig
+from presage.gcrl.mapgo import MapGoConfig
+from tests.common.tiny_runs import ENSEMBLE, FIT, LOOP, Interrupted, differences, interrupt, scenario
+from tests.common.toy import LinearGame, box_agent
+
+CPU, RULE = torch.device("cpu"), DistanceRule(threshold=0.15)
+LINE = GameSpec(name="line", agents=(box_agent("a", (0, 1), 1),), obs_dim=2)
+SMALL = GoalLearnerConfig(
+    ddpg=DDPGConfig(hidden=(8,), target_every=2), sac=SACConfig(hidden=(8,)), dqn=DQNConfig(hidden=(8,), target_every=2)
+)
+HER = HERConfig(learner=SMALL, loop=replace(LOOP, real_share=1.0))
+MAPGO = MapGoConfig(learner=SMALL, loop=LOOP, ensemble=ENSEMBLE, fit=FIT, foresight=ForesightConfig(length=4))
+WORLD = GameConfig(name="toy/world_2d", copies=4, options={"episode_limit": 6, "spread": True})
+BITS = GameConfig(name="toy/bit_flip", copies=4, options={"bits": 5})
+
+
+def built(method: Any, rules: World2D) -> Dyna:
+    found: Dyna = method.build(rules.spec, streams(0), CPU, None, rules.goal_rule)
+    return found
+
+
+def played(dyna: Dyna, game: BatchedGame, steps: int) -> EpisodicReplay:
+    replay, view = EpisodicReplay(game.spec, 1_000, game.copies), game.reset(0)
+    while dyna.env_steps < steps:
+        rows, view = game.step(dyna.explore(view))
+        replay.extend(rows)
+        dyna.learn(replay, rows)
+    return replay
+
+
+def test_hindsight_gives_real_rows_their_goals() -> None:
+    rules = World2D(episode_limit=6, spread=True)
+    dyna = built(HER, rules)
+    replay = played(dyna, BatchedGame(rules, 4), 40)
+    assert isinstance(dyna.relabel, Hindsight)
+    rows: Rows = dyna.mix(replay)
+    stored = replay.rows(replay.all()).desired
+    own = (rows.desired[:, None] == stored[None]).all(2).any(1)
+    assert int((~own).sum()) in (6, 7)  # four of five of eight
+    assert torch.equal(rows.reward, RULE.reward(rows.next_achieved, rows.desired))
+    assert dyna.world is None
+    assert dyna.updates == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "imagines", "relabels"),
+    [
+        ({}, True, Foresight),
+        ({"loop": replace(LOOP, real_share=1.0)}, False, Foresight),
+        ({"relabel": "hindsight"}, True, Hindsight),
+        ({"relabel": "hindsight", "loop": replace(LOOP, real_share=1.0)}, False, Hindsight),
+        ({"relabel": "none"}, True, type(None)),
+        ({"pool": 20, "pool_updates": 2}, True, Pooled),
+    ],
+)
+def test_foresight_and_imagined_rows_can_be_had_apart(changes: Any, imagines: bool, relabels: type) -> None:
+    rules = World2D(episode_limit=6, spread=True)
+    dyna = built(replace(MAPGO, **changes), rules)
+    replay = played(dyna, BatchedGame(rules, 4), 60)
+    assert isinstance(dyna.relabel, relabels)
+    assert (dyna.imagined is not None and len(dyna.imagined) > 0) == imagines
+    fitted = imagines or relabels is Foresight
+    assert any(name.startswith("model/") for name in dyna.metrics) == fitted
+    rows = dyna.mix(replay)
+    assert torch.equal(rows.reward, RULE.reward(rows.next_achieved, rows.desired))
+    assert ("goal/foreseen_share" in dyna.losses()) == (relabels in (Foresight, Pooled))
+
+
+def test_branches_pursue_outcomes_and_own_goals_and_are_paid_for_them() -> None:
+    rules = World2D(episode_limit=6, spread=True)
+    loop = replace(LOOP, rollout_starts=40, rollout_every=60, kept_rollouts=1)
+    dyna = built(replace(MAPGO, loop=loop), rules)
+    replay = played(dyna, BatchedGame(rules, 4), 24)
+    assert dyna.imagined is not None
+    rows = dyna.imagined.rows(dyna.imagined.all())
+    assert len(rows) == 80
+    stored = replay.rows(replay.all())
+    own = (rows.desired[:, None] == stored.desired[None]).all(2).any(1)
+    outcomes = (rows.desired[:, None] == stored.next_achieved[None]).all(2).any(1)
+    assert (own | outcomes).all()
+    assert int(own[:40].sum()) == 8
+    assert torch.equal(rows.reward, RULE.reward(rows.next_achieved, rows.desired))
+    first, second = rows[:40], rows[40:]
+    assert torch.equal(first.desired, second.desired)
+    assert torch.equal(first.next_obs, second.obs)
+
+
+def test_one_agent_without_goals_is_mbpo_to_the_bit() -> None:
+    spec = LINE
+
+    def found(method: Any) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        game = LinearGame(spec, copies=2, limit=5)
+        dyna = method.build(spec, streams(0), CPU)
+        replay, view = EpisodicReplay(spec, 200, 2), game.reset(0)
+        while dyna.env_steps < 60:
+            rows, view = game.step(dyna.explore(view))
+            replay.extend(rows)
+            dyna.learn(replay, rows)
+        return [*dyna.policy.parameters(), *dyna.world.ensemble.parameters()]
+
+    sac = SACConfig(hidden=(8,))
+    learner = replace(SMALL, algorithm="sac", sac=sac)
+    ours = found(MapGoConfig(learner=learner, loop=LOOP, ensemble=ENSEMBLE, fit=FIT))
+    theirs = found(MBPOConfig(sac=sac, loop=LOOP, ensemble=ENSEMBLE, fit=FIT))
+    assert all(torch.equal(one, two) for one, two in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("method", "game"),
+    [
+        (HER, WORLD), (MAPGO, WORLD), (replace(MAPGO, pool=30, pool_updates=3), WORLD),
+        (replace(HER, learner=replace(SMALL, algorithm="sac")), WORLD),
+        (replace(HER, learner=replace(SMALL, algorithm="dqn")), BITS),
+        (replace(HER, learner=replace(SMALL, ddpg=DDPGConfig(hidden=(8,), twin=True))), WORLD),
+    ],
+    ids=["her", "mapgo", "pool", "sac", "dqn", "td3"],
+)  # fmt: skip
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, method: Any, game: GameConfig) -> None:
+    tiny = scenario(method, game)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    start(tiny, whole)
+    with pytest.raises(Interrupted):
+        start(tiny, cut, on_phase=interrupt("update", 9))
+    resume(cut)
+    assert differences(whole, cut) == []
+    last = read_metrics(whole / METRICS_FILE)[-1]
+    assert {"eval/success_rate", "eval/success_once_rate", "eval/goal_distance"} <= last.keys()
+    obs = {"observation": torch.zeros(2), "achieved_goal": torch.zeros(2), "desired_goal": torch.ones(2)}
+    if game is WORLD:
+        assert load(whole).act({name: value.numpy() for name, value in obs.items()}).shape == (2,)
+
+
+def test_a_pool_is_drawn_from_so_many_times() -> None:
+    rules = World2D(episode_limit=6, spread=True)
+    dyna = built(replace(MAPGO, pool=30, pool_updates=3), rules)
+    replay = played(dyna, BatchedGame(rules, 4), 24)
+    pool = dyna.relabel
+    assert isinstance(pool, Pooled)
+    pools = []
+    for _ in range(7):
+        dyna.mix(replay)
+        pools.append(id(pool.pool))
+    assert len(set(pools)) in (3, 4)
+    with pytest.raises(ValueError, match="size=0 and batches=3"):
+        Pooled(Hindsight(rules.spec, RULE), 0, 3)
+
+
+def test_what_does_not_suit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"loop.real_share=0\.5 must be 1"):
+        HERConfig(loop=DynaConfig(real_share=0.5))
+    with pytest.raises(GameError, match="'line' has no goals to look back for"):
+        HERConfig().build(LINE, streams(0), CPU)
+    with pytest.raises(ValueError, match="relabel='all' must be"):
+        MapGoConfig(relabel="all")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="pool=-1 must be >= 0"):
+        MapGoConfig(pool=-1)
+    with pytest.raises(ValueError, match="algorithm='ppo' must be"):
+        GoalLearnerConfig(algorithm="ppo")  # type: ignore[arg-type]
+    with pytest.raises(GameError, match="offers no true dynamics"):
+        MapGoConfig(model="true").build(World2D().spec, streams(0), CPU)
