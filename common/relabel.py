@@ -96,12 +96,12 @@ class Goals:
         reward and termination. Nothing is edited in place.
         """
         desired = torch.where(self.by_entry(chosen), desired, rows.desired)
-        reward = self.rule.reward(rows.next_achieved, desired)
+        reward, terminated = self.rule.reward(rows.next_achieved, desired), rows.terminated
         if self.ends == "never":
             terminated = torch.zeros_like(rows.terminated)
         elif self.ends == "success":
             terminated = self.rule.success(rows.next_achieved, desired)
-        else:
+        elif self.spec.terminates:
             terminated = self.rule.terminated(rows.next_achieved, desired)
         if self.spec.n == 1:
             mine = chosen
@@ -111,7 +111,9 @@ class Goals:
         return rows.with_(
             desired=desired,
             reward=torch.where(mine, reward, rows.reward),
-            terminated=torch.where(mine, terminated, rows.terminated),
+            terminated=rows.terminated
+            if terminated is rows.terminated
+            else torch.where(mine, terminated, rows.terminated),
         )
 
 

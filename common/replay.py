@@ -7,7 +7,7 @@ Columns that a game never varies (legality, turns, terminations, goals) take no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,11 @@ class Replay:
         absent |= {"achieved", "next_achieved"} if spec.achieved else set()
         self._layout: dict[torch.dtype, dict[str, tuple[int, int]]] = {torch.float32: {}, torch.bool: {}}
         self._widths = row_widths(spec)
+        self._achieved = consecutive(spec.achieved)
+        on = torch.ones((), dtype=torch.bool, device=self.device)
+        flags = {"acting": on, "next_acting": on, "terminated": ~on, "legal": on, "next_legal": on}
+        self._constant = {name: flag for name, flag in flags.items() if name in absent}
+        self._everyone = torch.full((), ALL_AGENTS, dtype=torch.int16, device=self.device)
         ends = {torch.float32: 0, torch.bool: 0}
         for name, (shape, dtype) in self._widths.items():
             width = shape[0] if shape else 1
@@ -234,25 +239,20 @@ class Replay:
     def rows(self, index: Tensor) -> Rows:
         """The rows at `index (B,)`, in new tensors."""
         size, spec = len(index), self.spec
-        numbers, flags = self._numbers[index], self._flags[index]
+        numbers, flags = (
+            part.index_select(0, index) for part in (self._numbers, self._flags)
+        )  # faster than part[index]
         found: dict[str, Tensor] = {}
         for dtype, gathered in ((torch.float32, numbers), (torch.bool, flags)):
             for name, (lo, hi) in self._layout[dtype].items():
                 found[name] = gathered[:, lo:hi] if self._widths[name][0] else gathered[:, lo]
-        true = torch.ones((), dtype=torch.bool, device=self.device)
-        constant = {
-            "acting": true.expand(size, spec.n), "next_acting": true.expand(size, spec.n),
-            "legal": true.expand(size, spec.act_dim), "next_legal": true.expand(size, spec.act_dim),
-            "terminated": (~true).expand(size, spec.n),
-        }  # fmt: skip
-        for name, value in constant.items():
-            found.setdefault(name, value)
+        for name, value in self._constant.items():
+            found[name] = value.expand(size, self._widths[name][0][0])
         for name, source in (("achieved", "obs"), ("next_achieved", "next_obs"), ("desired", "")):
             if name not in found:
-                goals = found[source][:, list(spec.achieved)] if spec.achieved and source else numbers[:, :0]
-                found[name] = goals
-        ego = index // self.slots if self.per_ego else torch.full_like(index, ALL_AGENTS)
-        return Rows(**found, step=self._step[index], ego=ego.to(torch.int16))
+                found[name] = found[source][:, self._achieved] if spec.achieved and source else numbers[:, :0]
+        ego = (index // self.slots).to(torch.int16) if self.per_ego else self._everyone.expand(size)
+        return Rows(**found, step=self._step.index_select(0, index), ego=ego)
 
     def window(self, index: Tensor, length: int, *, after: bool = False) -> Window:
         """The last `length` views up to each row, never across the start of its episode.
@@ -355,6 +355,12 @@ class Replay:
             name: storage.view(self.lanes, self.slots, *storage.shape[1:])[:, part]
             for name, storage in (("numbers", self._numbers), ("flags", self._flags), ("step", self._step))
         }
+
+
+def consecutive(columns: Sequence[int]) -> slice | list[int]:
+    """`columns` to index with: a slice where they follow each other, which copies nothing."""
+    start, count = (columns[0], len(columns)) if columns else (0, 0)
+    return slice(start, start + count) if list(columns) == list(range(start, start + count)) else list(columns)
 
 
 def _read(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:

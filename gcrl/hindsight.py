@@ -107,15 +107,21 @@ class Hindsight:
         place = goals.places(len(index), rng)
         chance = torch.rand(shape, generator=rng, device=index.device, dtype=torch.float64)
         span = Span(*(part[:, None] for part in replay.span(index)))
-        source, wishes = index[:, None], None
+        source, wishes = None, None
         for name, low, high in self._parts:
-            mine = (place >= low) & (place < high)
             if name in AHEAD:
                 drawn = replay.shifted(index[:, None], AHEAD[name](span, chance, self.persistence))
             else:
                 drawn = replay.sample(len(index) * goals.groups, rng).view(shape)
-                wishes = mine if name == "pursued" else wishes
-            source = torch.where(mine, drawn, source)
+            if (
+                source is None and name != "pursued"
+            ):  # rows that keep their goal have a source too, which is not looked at
+                source = drawn
+                continue
+            mine = (place >= low) & (place < high)
+            wishes = mine if name == "pursued" else wishes
+            source = drawn if source is None else torch.where(mine, drawn, source)
+        assert source is not None
         source = goals.by_entry(source)  # an entry of the goal comes from the row that its group has drawn
         desired = replay.achieved_after(source)
         if wishes is not None:
@@ -135,7 +141,7 @@ def _geometric(span: Span, chance: Tensor, persistence: float) -> Tensor:
 
 
 def _final(span: Span, chance: Tensor, persistence: float) -> Tensor:
-    return span.after
+    return span.after.expand_as(chance)
 
 
 def _episode(span: Span, chance: Tensor, persistence: float) -> Tensor:
