@@ -107,26 +107,25 @@ class Hindsight:
         place = goals.places(len(index), rng)
         chance = torch.rand(shape, generator=rng, device=index.device, dtype=torch.float64)
         span = Span(*(part[:, None] for part in replay.span(index)))
+        chosen = place >= self._kept
         source, wishes = None, None
         for name, low, high in self._parts:
             if name in AHEAD:
                 drawn = replay.shifted(index[:, None], AHEAD[name](span, chance, self.persistence))
             else:
                 drawn = replay.sample(len(index) * goals.groups, rng).view(shape)
-            if (
-                source is None and name != "pursued"
-            ):  # rows that keep their goal have a source too, which is not looked at
-                source = drawn
-                continue
-            mine = (place >= low) & (place < high)
+            if source is None:  # the first one's are drawn for all rows: other strategies' come over them
+                source, mine = drawn, chosen
+            else:
+                mine = (place >= low) & (place < high)
+                source = torch.where(mine, drawn, source)
             wishes = mine if name == "pursued" else wishes
-            source = drawn if source is None else torch.where(mine, drawn, source)
         assert source is not None
         source = goals.by_entry(source)  # an entry of the goal comes from the row that its group has drawn
         desired = replay.achieved_after(source)
         if wishes is not None:
             desired = torch.where(goals.by_entry(wishes), replay.pursued(source), desired)
-        return goals.replaced(rows, desired, place >= self._kept)
+        return goals.replaced(rows, desired, chosen)
 
 
 def _future(span: Span, chance: Tensor, persistence: float) -> Tensor:
