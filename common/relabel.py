@@ -37,8 +37,8 @@ class Relabeller(Protocol):
 class Goals:
     """Whose goals are whose: the agents of a game, and how rows are rewritten under goals of their own.
 
-    Agents that share an entry of the goal vector are of one group, whose goals are replaced together. A rule is taken to
-    pay every agent for its own goal alone.
+    Agents that share an entry of the goal vector are of one group, whose goals are replaced together. A rule is taken
+    to pay every agent for its own goal alone.
     """
 
     def __init__(self, spec: GameSpec, rule: GoalRule, ends: Ends = "rule", device: torch.device | str = "cpu") -> None:
