@@ -31,7 +31,8 @@ from presage.common.target_range import TargetRange
 @dataclass(frozen=True, kw_only=True)
 class DDPGConfig:
     """The numbers of deterministic policy gradients; the defaults are those of Plappert et al. 2018 for Fetch, but for
-    the batches of its nineteen workers.
+    the batches of its nineteen workers, and for `targets`, which the paper holds to what its rewards of -1 and 0 allow:
+    `TargetRange.of_rewards(-1.0, 0.0, discount)`.
     """
 
     hidden: tuple[int, ...] = (256, 256, 256)

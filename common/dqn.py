@@ -28,7 +28,9 @@ from presage.common.target_range import TargetRange
 
 @dataclass(frozen=True, kw_only=True)
 class DQNConfig:
-    """The numbers of Q-learning; the defaults are those of the bit-flip study of Andrychowicz et al. 2017."""
+    """The numbers of Q-learning; the defaults are those of the bit-flip study of Andrychowicz et al. 2017, but for
+    `targets`, which the paper holds to what its rewards of -1 and 0 allow.
+    """
 
     hidden: tuple[int, ...] = (256,)
     """widths of the hidden layers"""

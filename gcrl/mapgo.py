@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from presage.common.ddpg import DDPGConfig
 from presage.common.dyna import Dyna, DynaConfig
 from presage.common.dynamics import DynamicsEnsemble, EnsembleConfig
 from presage.common.evaluate import first_window
@@ -37,15 +38,21 @@ def _loop() -> DynaConfig:
     )  # fmt: skip
 
 
+def _learner() -> GoalLearnerConfig:
+    return GoalLearnerConfig(ddpg=DDPGConfig(target_every=10))  # targets move once per env step
+
+
 def _ensemble() -> EnsembleConfig:
     return EnsembleConfig(members=6, elites=3)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapGoConfig:
-    """MapGo's parts; the numbers are those of the released code where they are not the suite's own networks."""
+    """MapGo's parts. Schedules and shares are those of the released code; the networks of the model and their fit are
+    the suite's own, and targets are not held unless `learner` says so.
+    """
 
-    learner: GoalLearnerConfig = field(default_factory=GoalLearnerConfig)
+    learner: GoalLearnerConfig = field(default_factory=_learner)
     """what learns"""
     loop: DynaConfig = field(default_factory=_loop)
     """when to fit, how far to imagine, what to learn from; `real_share=1` imagines nothing"""

@@ -30,14 +30,18 @@ FAKE, REAL = -1.0, 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class GoalGANConfig:
-    """The numbers of GoalGAN, by its authors' code for the multi-path maze."""
+    """The numbers of GoalGAN, by its authors' code for the multi-path maze, with the bounds of its other tasks; the
+    archive's room and `least_positive` are the suite's own.
+    """
 
     low_success: float = 0.1
     """success rate above which a goal is not too hard; in [0, 1)"""
     high_success: float = 0.9
     """success rate below which it is not too easy; in (0, 1]"""
     generator_hidden: tuple[int, ...] = (256, 256)
+    """widths of the generator's hidden layers"""
     discriminator_hidden: tuple[int, ...] = (128, 128)
+    """likewise of the discriminator's; with ReLU, where the code's are leaky"""
     noise_width: int = 4
     """Z, numbers that the generator reads; >= 1"""
     learning_rate: float = 1e-3

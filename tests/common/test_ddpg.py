@@ -125,7 +125,8 @@ def test_the_penalty_pulls_actions_to_the_middle() -> None:
         rows = random_rows(ONE, 64, rng)
         for _ in range(200):
             improve(
-                learner, rows.with_(reward=rows.act.sum(1, keepdim=True) * 0.1, terminated=~(rows.terminated ^ True))
+                learner,
+                rows.with_(reward=rows.act.sum(1, keepdim=True) * 0.1, terminated=torch.ones_like(rows.terminated)),
             )
         return float(actor.step(None, rows.view, None)[1].abs().mean())
 
