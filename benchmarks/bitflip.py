@@ -8,24 +8,17 @@ step. Nothing is tuned.
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from benchmarks.claims import Aim, imported, write
-from benchmarks.long_runs import EPISODES, Curve, Curves, train_curve, work_through
+from benchmarks.long_runs import EPISODES, Curve, Curves, command_line, train_curve
+from presage.common import plugins
 from presage.common.curves import SeedCurves
-from presage.common.dqn import DQNConfig
-from presage.common.dyna import DynaConfig
 from presage.common.report import plot_curves
-from presage.common.scenario import GameConfig, Scenario
-from presage.common.target_range import TargetRange
 from presage.common.training import Training
-from presage.gcrl.her import HERConfig
 from presage.gcrl.hindsight import Shares
-from presage.gcrl.learners import GoalLearnerConfig
 
 SEEDS, COPIES, EPISODES_OF_AN_EPOCH = (0, 1, 2), 16, 800
 EPOCHS = {15: 10, 40: 45}
@@ -55,20 +48,14 @@ class Job:
 
     def run(self) -> Curve:
         """Run it, or go on with it, to its end."""
-        discount, epoch = 0.98, EPISODES_OF_AN_EPOCH * self.bits
-        learner = GoalLearnerConfig(
-            algorithm="dqn", normalise=False,
-            dqn=DQNConfig(discount=discount, targets=TargetRange.of_rewards(-1.0, 0.0, discount)),
-        )  # fmt: skip
-        loop = DynaConfig(
-            real_share=1.0, batch_size=128, warmup_steps=COPIES * self.bits, replay_capacity=1_000_000,
-            updates_per_step=40 / (COPIES * self.bits),
-        )  # fmt: skip
-        options: dict[str, Any] = {"bits": self.bits, "terminates": False}
-        scenario = Scenario(
-            name="bit_flip", label=self.arm, game=GameConfig(name="toy/bit_flip", copies=COPIES, options=options),
-            method=HERConfig(learner=learner, loop=loop, shares=ARMS[self.arm]), seed=self.seed, threads=1,
-            device="cpu", steps=EPOCHS[self.bits] * epoch, evaluate_every=epoch, checkpoint_every=5 * epoch,
+        epoch = EPISODES_OF_AN_EPOCH * self.bits
+        scenario = plugins.load("scenario", "bit_flip_her")
+        recipe = scenario.method
+        loop = replace(recipe.loop, warmup_steps=COPIES * self.bits, updates_per_step=40 / (COPIES * self.bits))
+        scenario = replace(
+            scenario, label=self.arm, method=replace(recipe, loop=loop, shares=ARMS[self.arm]), seed=self.seed,
+            game=replace(scenario.game, copies=COPIES, options={**scenario.game.options, "bits": self.bits}),
+            threads=1, device="cpu", steps=EPOCHS[self.bits] * epoch, evaluate_every=epoch, checkpoint_every=5 * epoch,
             keep_checkpoints=1, evaluation_episodes=256, evaluation_seed=EPISODES,
         )  # fmt: skip
         return train_curve(scenario, KEPT.folder(self.key), finish=success)
@@ -108,11 +95,4 @@ def report() -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--processes", type=int, default=2, help="runs at once, one thread each")
-    parser.add_argument("--hours", type=float, default=24.0, help="start no run after this")
-    parser.add_argument("--report-only", action="store_true", help="read the finished runs alone")
-    options = parser.parse_args()
-    if not options.report_only:
-        work_through(KEPT, jobs, options.processes, options.hours)
-    report()
+    command_line(__doc__, KEPT, jobs, report)

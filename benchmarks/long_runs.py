@@ -9,6 +9,7 @@ the last digit after thousands of updates was made by the same arithmetic.
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import shutil
@@ -217,3 +218,17 @@ def confirm(kept: Curves, jobs: Sequence[Job], processes: int) -> None:
     if len(commits) != 1:
         raise SystemExit(f"the runs are of several commits, {', '.join(sorted(commits))}; leave the checkout alone")
     kept.keep(CONFIRMED, {"commit": commits.pop(), "runs": sorted(again)})
+
+
+def command_line(
+    description: str | None, kept: Curves, jobs: Callable[[], Sequence[Job]], report: Callable[[], None]
+) -> None:  # fmt: skip
+    """A study's command: do its jobs, those that are not done yet, and report."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0] if description else None)
+    parser.add_argument("--processes", type=int, default=2, help="runs at once, one thread each")
+    parser.add_argument("--hours", type=float, default=24.0, help="start no run after this")
+    parser.add_argument("--report-only", action="store_true", help="read the finished runs alone")
+    options = parser.parse_args()
+    if not options.report_only:
+        work_through(kept, jobs, options.processes, options.hours)
+    report()

@@ -9,13 +9,12 @@ Learner, warm-up and evaluations are the same for both. MBPO gets two fifths of 
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from benchmarks.claims import Aim, imported, write
-from benchmarks.long_runs import EPISODES, TUNING_EPISODES, Curve, Curves, train_curve, work_through
+from benchmarks.long_runs import EPISODES, TUNING_EPISODES, Curve, Curves, command_line, train_curve
 from presage.common import plugins
 from presage.common.curves import SeedCurves, steps_to
 from presage.common.report import plot_curves
@@ -121,11 +120,4 @@ def report() -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--processes", type=int, default=2, help="runs at once, one thread each")
-    parser.add_argument("--hours", type=float, default=24.0, help="start no run after this")
-    parser.add_argument("--report-only", action="store_true", help="read the finished runs alone")
-    options = parser.parse_args()
-    if not options.report_only:
-        work_through(KEPT, jobs, options.processes, options.hours)
-    report()
+    command_line(__doc__, KEPT, jobs, report)

@@ -12,11 +12,13 @@ from typing import Any
 from torch import nn
 
 from presage.common.devices import GameOnDevice
+from presage.common.episodic_replay import episodic
 from presage.common.evaluate import Evaluation, RandomActor, evaluate, record
 from presage.common.game import Actor, GameError
+from presage.common.goal_report import GOALS_FILE, GoalPoints, plot_goals
 from presage.common.marl_eval import EVALUATION_FILE, RANDOM, REFERENCE, write_evaluations
 from presage.common.model_report import MODEL_FILE, model_report, plot_model
-from presage.common.report import MODEL_PICTURE, PICTURE_FILE, report
+from presage.common.report import GOALS_PICTURE, MODEL_PICTURE, PICTURE_FILE, report
 from presage.common.run_folder import RunError, RunFolder
 from presage.common.training import Training
 from presage.common.worlds import LearnedWorld
@@ -38,6 +40,7 @@ def conclude(training: Training, folder: RunFolder) -> str:
     write_evaluations(folder.path / EVALUATION_FILE, results)
     record_episode(training, folder.report / PICTURE_FILE)
     report_model(training, folder.report)
+    report_goals(training, folder.report)
     try:
         report([folder.path], folder.report)
     except ValueError as error:  # such as returns that are not finite
@@ -48,11 +51,12 @@ def conclude(training: Training, folder: RunFolder) -> str:
 def levels(training: Training) -> dict[str, Evaluation]:
     """What a random actor and the game's scripted reference, if any, reach on the evaluation's episodes."""
     scenario, spec, game = training.scenario, training.spec, training.evaluation_game
-    episodes, seed = scenario.evaluation_episodes, scenario.evaluation_seed
-    found = {RANDOM: evaluate(game, RandomActor(spec), episodes, seed, rng=training.streams("random level"))}
+    episodes, seed, rule = scenario.evaluation_episodes, scenario.evaluation_seed, training.game.goal_rule
+    rng = training.streams("random level")
+    found = {RANDOM: evaluate(game, RandomActor(spec), episodes, seed, rng=rng, goal_rule=rule)}
     if training.parts.reference is not None:
         reference: Actor = training.parts.reference(spec, scenario.game.options)
-        found[REFERENCE] = evaluate(game, reference, episodes, seed)
+        found[REFERENCE] = evaluate(game, reference, episodes, seed, goal_rule=rule)
     return found
 
 
@@ -62,7 +66,7 @@ def best_again(training: Training) -> Evaluation:
     with parameters(training.trainee.policy, training.best["policy"]):
         return evaluate(
             training.evaluation_game, training.trainee.actor, ABSOLUTE_SHARE * scenario.evaluation_episodes,
-            scenario.evaluation_seed + 1,
+            scenario.evaluation_seed + 1, goal_rule=training.game.goal_rule,
         )  # fmt: skip
 
 
@@ -87,6 +91,18 @@ def report_model(training: Training, folder: Path) -> None:
     text = json.dumps(found.to_plain(), indent=2, allow_nan=False) + "\n"
     (folder / MODEL_FILE).write_text(text, encoding="utf-8")
     plot_model(found, points, folder / MODEL_PICTURE)
+
+
+def report_goals(training: Training, folder: Path) -> None:
+    """Where the goals of a game of goals lay, in the newest rows: numbers and a figure."""
+    rule = training.game.goal_rule
+    if rule is None or not len(training.replay):
+        return
+    points = GoalPoints.of(episodic(training.replay), rule)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(points.report().to_plain(), indent=2, allow_nan=False) + "\n"
+    (folder / GOALS_FILE).write_text(text, encoding="utf-8")
+    plot_goals(points, folder / GOALS_PICTURE)
 
 
 def record_episode(training: Training, path: Path) -> None:

@@ -21,7 +21,7 @@ from tianshou.data import ReplayBuffer
 from torch import Tensor, nn
 
 from presage.common.game import Carry, GameError, GameSpec, Rows, View, Window
-from presage.common.networks import StackedMLP
+from presage.common.networks import StackedMLP, stacked_linear
 from presage.common.one_batch import OneBatch
 from presage.common.policy import joint_action_space
 from presage.common.sac import ValueNetwork
@@ -96,7 +96,7 @@ class DeterministicNetwork(nn.Module):
 
     def forward(self, obs: Tensor | np.ndarray, state: Any = None, info: Any = None) -> tuple[Tensor, Any]:
         """`(B, O)` to `(B, A)`."""
-        weight: Tensor = self.network.layers[0].weight  # type: ignore[assignment]  # layers are modules to torch
+        weight = stacked_linear(self.network.layers[0]).weight
         read = torch.as_tensor(obs, dtype=weight.dtype, device=weight.device)
         return self.network(read)[0].tanh(), state
 

@@ -18,13 +18,13 @@ from tianshou.utils.torch_utils import policy_within_training_step
 from torch import Tensor
 
 from presage.common.answers import Answer
-from presage.common.episodic_replay import EpisodicReplay
+from presage.common.episodic_replay import episodic
 from presage.common.game import ALL_AGENTS, Actor, GameSpec, Kernel, Rows, View, Window, concatenate
 from presage.common.learner_metrics import learner_metrics
 from presage.common.learner_state import self_saving
 from presage.common.ledger import Ledger
 from presage.common.live_terms import LiveTerms
-from presage.common.method import Metrics
+from presage.common.method import Metrics, Pursuer
 from presage.common.one_batch import OneBatch
 from presage.common.relabel import Relabeller
 from presage.common.replay import Replay
@@ -136,6 +136,7 @@ class Dyna(OffPolicyAlgorithm[Policy]):
         real_opponents: Actor | None = None,
         relabel: Relabeller | None = None,
         aims: Relabeller | None = None,
+        pursuit: Pursuer | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         """
@@ -150,6 +151,7 @@ class Dyna(OffPolicyAlgorithm[Policy]):
             relabel: gives the real rows of an update their goals; None: those that were pursued. A world that it looks
                 into is fitted even where nothing is imagined.
             aims: likewise the real states that are branched from.
+            pursuit: gives episodes their goals; None: they are the game's own.
 
         Raises:
             ValueError: the configuration imagines, but there is no world; or the learner wants returns over several
@@ -165,7 +167,7 @@ class Dyna(OffPolicyAlgorithm[Policy]):
         super().__init__(policy=learner.policy)
         self.spec, self.config, self.learner, self.actor = spec, config, learner, actor
         self.world = world if config.real_share < 1 or relabel is not None else None
-        self.relabel, self.aims = relabel, aims
+        self.relabel, self.aims, self.pursuit = relabel, aims, pursuit
         self.opponents = opponents
         self.answerers = Answerers(policy=actor, models=opponents.models if opponents else None, real=real_opponents)
         self.device = torch.device(device)
@@ -220,7 +222,8 @@ class Dyna(OffPolicyAlgorithm[Policy]):
         """Joint actions `(C, A)` for collection: uniform while warming up, then the policies' samples."""
         if self.env_steps < self.config.warmup_steps:
             return self.spec.random_action(view.acting, view.legal, self.act_rng)
-        return self.actor.step(None, view, self.act_rng)[1]
+        act = self.actor.step(None, view, self.act_rng)[1]
+        return act if self.pursuit is None else self.pursuit.explore(view, act)
 
     # -------------------------------------------------------------- learning
 
@@ -238,6 +241,8 @@ class Dyna(OffPolicyAlgorithm[Policy]):
     def _count(self, rows: Rows) -> None:
         self.env_steps += len(rows)
         self.ledger.add_real_steps(rows.acting)
+        if self.pursuit is not None:
+            self.metrics |= self.pursuit.metrics
 
     def prepare(self, replay: Replay) -> None:
         """Fit the model and imagine, where it is time."""
@@ -269,7 +274,7 @@ class Dyna(OffPolicyAlgorithm[Policy]):
         index = replay.sample(egos * starts, self.imagine_rng)
         window = replay.window(index, self.spec.frames)
         if self.aims is not None:
-            aimed = self.aims(_episodic(replay), index, replay.rows(index), self.imagine_rng)
+            aimed = self.aims(episodic(replay), index, replay.rows(index), self.imagine_rng)
             window = replace(window, now=replace(window.now, desired=aimed.desired))
         if self.opponents is None:
             ego = torch.full((starts,), ALL_AGENTS, device=self.device)
@@ -314,7 +319,7 @@ class Dyna(OffPolicyAlgorithm[Policy]):
         """Real rows, under the goals that they are to be learned from."""
         index = replay.sample(size, self.sample_rng)
         rows = replay.rows(index)
-        return rows if self.relabel is None else self.relabel(_episodic(replay), index, rows, self.sample_rng)
+        return rows if self.relabel is None else self.relabel(episodic(replay), index, rows, self.sample_rng)
 
     def _renamed(self, rows: Rows, size: int) -> Rows:
         """Rows under random renamings; `size` of them are drawn and serve every ego, whose rows stay equally many."""
@@ -343,7 +348,12 @@ class Dyna(OffPolicyAlgorithm[Policy]):
 
         Nothing is updated before `config.warmup_steps`. `sample_size` is not read: the batch is `config.batch_size`
         rows of the mix.
+
+        Raises:
+            RuntimeError: episodes are to be given goals, which tianshou's collector does not do.
         """
+        if self.pursuit is not None:
+            raise RuntimeError("a source of goals works in presage's own training; leave it out under tianshou's")
         if self._reader is None:
             self._reader = BufferReader(self.spec, buffer, self.config.replay_capacity, self.device)
         for rows in self._reader.new_rows(buffer):
@@ -355,10 +365,3 @@ class Dyna(OffPolicyAlgorithm[Policy]):
 
     def _update_with_batch(self, batch: Any) -> TrainingStats:
         return self.learner._update_with_batch(batch)
-
-
-def _episodic(replay: Replay) -> EpisodicReplay:
-    """`replay`, which has to know its episodes where rows are relabelled."""
-    if not isinstance(replay, EpisodicReplay):
-        raise TypeError(f"relabelling needs an EpisodicReplay, got {type(replay).__name__}")
-    return replay

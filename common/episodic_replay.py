@@ -163,3 +163,14 @@ class EpisodicReplay(Replay):
             return self._numbers[:, together].index_select(0, index[:, 0])
         places = torch.tensor(columns, device=self.device) + index * self._numbers.shape[1]
         return self._numbers.view(-1).take(places)
+
+
+def episodic(replay: Replay) -> EpisodicReplay:
+    """`replay`, for what has to know its episodes.
+
+    Raises:
+        TypeError: it does not.
+    """
+    if not isinstance(replay, EpisodicReplay):
+        raise TypeError(f"goals need an EpisodicReplay, got {type(replay).__name__}")
+    return replay

@@ -17,7 +17,7 @@ from presage.common.propagation import Propagation
 from presage.common.sac import SACConfig, build_sac
 from presage.common.schedules import LengthRamp
 from presage.common.streams import Streams
-from presage.common.worlds import GivenWorld, LearnedWorld
+from presage.common.worlds import GivenWorld, LearnedWorld, rules_of
 
 Body = Literal["InvertedPendulum", "Hopper", "Walker2d", "Ant", "HalfCheetah", "Humanoid"]
 """the bodies of the paper"""
@@ -95,7 +95,7 @@ class MBPOConfig:
         world = None
         if self.loop.real_share < 1:
             world = build_world(
-                spec, self.model, self.ensemble, self.fit, streams, device, true_kernel, self.propagation
+                spec, self.model, self.ensemble, self.fit, streams, device, true_kernel, self.propagation, goal_rule
             )
         return Dyna(spec, self.loop, learner, actor, streams, world=world, device=device)
 
@@ -103,14 +103,25 @@ class MBPOConfig:
 def build_world(
     spec: GameSpec, model: Literal["ensemble", "true"], ensemble: EnsembleConfig, fit: FitConfig, streams: Streams,
     device: torch.device, true_kernel: Kernel | None, propagation: Propagation = "fresh",
+    goal_rule: GoalRule | None = None,
 ) -> LearnedWorld | GivenWorld:  # fmt: skip
     """The world that a configuration names.
+
+    Args:
+        goal_rule: of a game of goals: pays and ends imagined steps, which then are not learned; None to learn them.
 
     Raises:
         GameError: the true dynamics are asked for and the game does not offer them.
     """
     if model == "ensemble":
-        networks = DynamicsEnsemble(spec, ensemble, streams("ensemble", "cpu")).to(device)
+        reward, terminates = rules_of(goal_rule) if goal_rule is not None and spec.goal_dim else (None, None)
+        networks = DynamicsEnsemble(
+            spec,
+            ensemble,
+            streams("ensemble", "cpu"),
+            reward=reward,
+            terminates=terminates if spec.terminates else None,
+        ).to(device)
         return LearnedWorld(networks, fit, streams("holdout"), propagation)
     if true_kernel is None:
         raise GameError(f"{spec.name!r} offers no true dynamics to imagine in; use model='ensemble'")

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from presage.common.episodic_replay import EpisodicReplay
 from presage.common.game import Actor, GameSpec, GoalRule, Kernel, Rows, View
 from presage.common.ledger import Ledger
 from presage.common.replay import Replay
 from presage.common.streams import Streams
 
 Metrics = dict[str, float]
+
+
+class Pursuer(Protocol):
+    """Gives a run's episodes goals in place of the game's own."""
+
+    metrics: Metrics
+    """the latest of every quantity, by metric tag"""
+
+    def aim(self, view: View, replay: EpisodicReplay) -> View:
+        """What is seen before a step, under the goals that are pursued; `replay` holds all rows so far."""
+        ...
+
+    def explore(self, view: View, act: Tensor) -> Tensor:
+        """The joint actions `(C, A)` to take instead of `act`."""
+        ...
+
+    def rows(self, rows: Rows) -> Rows:
+        """One env step of every copy as it is to be stored, under the goals that were pursued in it."""
+        ...
+
+    def drop(self, copies: Sequence[int]) -> None:
+        """Forget the open episodes of these copies, whose next ones begin."""
+        ...
 
 
 class Trainee(Protocol):
@@ -27,6 +51,8 @@ class Trainee(Protocol):
     """what has been spent"""
     on_phase: Callable[[str], None] | None
     """called with "fit", "rollout" or "update" as each begins"""
+    pursuit: Pursuer | None
+    """who gives episodes their goals; None where they are the game's own"""
 
     @property
     def actor(self) -> Actor:

@@ -19,7 +19,7 @@ from presage.common.fit import FitConfig
 from presage.common.game import Carry, GameError, GameSpec, GoalRule, Kernel, Rows, View
 from presage.common.learner_state import self_saving
 from presage.common.ledger import Ledger
-from presage.common.method import Metrics
+from presage.common.method import Metrics, Pursuer
 from presage.common.model_predictive import PlanningActor
 from presage.common.planning import CEM, ICEM
 from presage.common.propagation import EnsembleKernel, Propagation
@@ -122,6 +122,9 @@ class PETS(nn.Module):
 
     checkpoint_skip = ("ledger", "metrics", "memory", "actor", "on_phase")
     """saved apart, or made again"""
+
+    pursuit: Pursuer | None = None
+    """plans are for the game's own goals"""
 
     def __init__(
         self, spec: GameSpec, config: PETSConfig, streams: Streams, device: torch.device, *,

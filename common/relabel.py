@@ -104,18 +104,14 @@ class Goals:
             terminated = self.rule.success(rows.next_achieved, desired)
         elif self.spec.terminates:
             terminated = self.rule.terminated(rows.next_achieved, desired)
-        if self.spec.n == 1:
-            mine = chosen
-        else:
+        mine = chosen
+        if self.spec.n > 1:
             mine = torch.zeros_like(rows.acting)
             mine[:, self._aiming] = chosen[:, self._of_agent]
-        return rows.with_(
-            desired=desired,
-            reward=torch.where(mine, reward, rows.reward),
-            terminated=rows.terminated
-            if terminated is rows.terminated
-            else torch.where(mine, terminated, rows.terminated),
-        )
+        found = rows.with_(desired=desired, reward=torch.where(mine, reward, rows.reward))
+        if terminated is rows.terminated:
+            return found
+        return found.with_(terminated=torch.where(mine, terminated, rows.terminated))
 
 
 class Pooled:

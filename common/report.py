@@ -23,11 +23,17 @@ from presage.common.metrics import METRICS_FILE, QUERIES, read_metrics, series
 from presage.common.scenario import CONFIG_FILE
 
 CURVES_FILE = "curves.png"
+SUCCESS_FILE = "success.png"
+"""likewise of a game of goals, the share of its goals that are reached at the end of an episode"""
+SUCCESS = "success_rate"
 PICTURE_FILE = "episode.gif"
 """the recording of an episode, in a run folder's `report/`; likewise the next"""
 MODEL_PICTURE = "model.png"
 """what the learned model knows on held-out rows"""
-PICTURES = {"One episode": PICTURE_FILE, "The learned model on rows that it was not fitted to": MODEL_PICTURE}
+GOALS_PICTURE = "goals.png"
+"""where its goals lay"""
+PICTURES = {"One episode": PICTURE_FILE, "Goals, newest rows": GOALS_PICTURE,
+            "The learned model on rows that it was not fitted to": MODEL_PICTURE}  # fmt: skip
 """pictures that a run may have, by what they show"""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -78,19 +84,27 @@ def report(folders: Sequence[Path], out: Path, *, seed: int = 0) -> Path:
     below, above = ([held[name]] if name in held else [] for name in (RANDOM, REFERENCE))
     rows: list[TableRow] = []
     bands: dict[str, Band] = {}
+    success: dict[str, Band] = {}
     for name, runs in results.items():
         curves = SeedCurves.align([_curve(run) for run, _ in runs])
-        bands[f"{name} ({_count(curves.seeds, 'seed')})"] = curves.band(rng)
+        label = f"{name} ({_count(curves.seeds, 'seed')})"
+        bands[label] = curves.band(rng)
         rows.append(_row(name, curves, runs, points, rng))
+        if all(SUCCESS in _last(run) for run, _ in runs):
+            success[label] = SeedCurves.align([_curve(run, SUCCESS) for run, _ in runs]).band(rng)
     out.mkdir(parents=True, exist_ok=True)
     plot_curves(bands, out / CURVES_FILE, levels=points)
+    drawn = {label: path.name for label, name in PICTURES.items() if (path := _picture(folders, out, name))}
+    if success:
+        plot_curves(success, out / SUCCESS_FILE, y_label="goals reached")
+        drawn = {"Goals reached against env steps": SUCCESS_FILE, **drawn}
     task = next(iter(results.values()))[0][0].task
     configs = {name: runs[0][1] / CONFIG_FILE for name, runs in results.items()}
     return write_page(
         out,
         title=f"{' against '.join(results)} on {task}",
         rows=[*below, *rows, *above],
-        pictures={label: path.name for label, name in PICTURES.items() if (path := _picture(folders, out, name))},
+        pictures=drawn,
         configs={name: path.read_text(encoding="utf-8") for name, path in configs.items() if path.exists()},
     )
 
@@ -251,12 +265,12 @@ def _last(result: SeedResult) -> Episodes:
     return episodes
 
 
-def _curve(result: SeedResult) -> tuple[list[float], list[float]]:
-    """Env steps and mean return of each evaluation of one run."""
+def _curve(result: SeedResult, measure: str = "return") -> tuple[list[float], list[float]]:
+    """Env steps and mean return, or another measure, of each evaluation of one run."""
     if not result.evaluations:
         raise ValueError(f"{result.algorithm!r}, seed {result.seed}, was never evaluated while it learned")
     steps = [float(env_steps) for env_steps, _ in result.evaluations]
-    return steps, [float(np.mean(episodes["return"])) for _, episodes in result.evaluations]
+    return steps, [float(np.mean(episodes[measure])) for _, episodes in result.evaluations]
 
 
 def _level(name: str, returns: Sequence[float], rng: np.random.Generator) -> TableRow:

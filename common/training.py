@@ -18,7 +18,7 @@ from torch import Tensor
 from presage.common.circumstances import Circumstances
 from presage.common.devices import GameOnDevice, choose_device
 from presage.common.episodes import EpisodeLog
-from presage.common.episodic_replay import EpisodicReplay
+from presage.common.episodic_replay import EpisodicReplay, episodic
 from presage.common.evaluate import Evaluation, evaluate
 from presage.common.game import GameError, View
 from presage.common.learner_state import learner_state, restore_learner
@@ -126,9 +126,12 @@ class Training:
     def step(self) -> None:
         """One env step in every copy of the game, and what is to be learned by then."""
         self.clock("collection")
-        rows, self.view = self.game.step(self.trainee.explore(self.view))
-        self.replay.extend(rows)
+        pursuit = self.trainee.pursuit
+        view = self.view if pursuit is None else pursuit.aim(self.view, episodic(self.replay))
+        rows, self.view = self.game.step(self.trainee.explore(view))
         self.episodes.add(rows)
+        rows = rows if pursuit is None else pursuit.rows(rows)
+        self.replay.extend(rows)
         try:
             self.trainee.learn(self.replay, rows)
         except GameError:
@@ -285,6 +288,8 @@ class Training:
             lost: Sequence[int] = getattr(error, "copies", ())
             self.view = self.game.restore(boundary)
             self.episodes.drop(lost)
+            if self.trainee.pursuit is not None:
+                self.trainee.pursuit.drop(lost)
             return list(lost)
         return []
 

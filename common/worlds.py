@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from presage.common.dynamics import DynamicsEnsemble
 from presage.common.fit import EnsembleFitter, FitConfig
-from presage.common.game import Kernel, Window
+from presage.common.game import GoalRule, Kernel, View, Window
 from presage.common.holdout import Numbered, Split
 from presage.common.live_terms import members_apart
 from presage.common.method import Metrics
 from presage.common.propagation import EnsembleKernel, Propagation
 from presage.common.replay import Replay
+
+
+def rules_of(rule: GoalRule) -> tuple[Callable[[View, Tensor, View], Tensor], Callable[[View, Tensor, View], Tensor]]:
+    """Rewards and ends of imagined steps in a game of goals: those of the goal that a branch pursues."""
+
+    def reward(view: View, act: Tensor, after: View) -> Tensor:
+        return rule.reward(after.achieved, view.desired)
+
+    def terminates(view: View, act: Tensor, after: View) -> Tensor:
+        return rule.terminated(after.achieved, view.desired)
+
+    return reward, terminates
 
 
 class LearnedWorld:

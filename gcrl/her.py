@@ -12,8 +12,9 @@ from presage.common.dyna import Dyna, DynaConfig
 from presage.common.game import GameError, GameSpec, GoalRule, Kernel
 from presage.common.relabel import Ends
 from presage.common.streams import Streams
+from presage.gcrl.goals.choice import GoalsConfig
 from presage.gcrl.hindsight import Hindsight, Shares
-from presage.gcrl.learners import GoalLearnerConfig
+from presage.gcrl.learners import GoalLearnerConfig, value_of
 
 
 def _real_rows() -> DynaConfig:
@@ -34,6 +35,8 @@ class HERConfig:
     """of the `geometric` share"""
     ends: Ends = "rule"
     """when a relabelled row has no future; see `presage.common.relabel.Goals`"""
+    goals: GoalsConfig = field(default_factory=GoalsConfig)
+    """what episodes pursue"""
 
     def __post_init__(self) -> None:
         if self.loop.real_share != 1:
@@ -47,13 +50,16 @@ class HERConfig:
 
         Raises:
             GameError: the game has no goals, or the learner does not suit it.
+            ValueError: the source of goals needs a model.
         """
         if not spec.goal_dim:
             raise GameError(f"{spec.name!r} has no goals to look back for; take a method without goals")
         learner, actor = self.learner.build(spec, streams, device)
-        relabel = None
+        relabel = pursuit = None
         if goal_rule is not None:
+            value = value_of(learner, actor)
+            pursuit = self.goals.build(spec, goal_rule, value, actor, streams, device, ends=self.ends)
             relabel = Hindsight(
                 spec, goal_rule, self.shares, persistence=self.persistence, ends=self.ends, device=device
             )
-        return Dyna(spec, self.loop, learner, actor, streams, relabel=relabel, device=device)
+        return Dyna(spec, self.loop, learner, actor, streams, relabel=relabel, pursuit=pursuit, device=device)

@@ -5,15 +5,18 @@ A game without goals gets the learner itself, so that goal-conditioned methods r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from tianshou.algorithm.algorithm_base import OffPolicyAlgorithm
+from torch import Tensor
 
 from presage.common.ddpg import DDPGConfig, build_ddpg
-from presage.common.dqn import DQNConfig, build_dqn
-from presage.common.game import Actor, GameSpec
+from presage.common.dqn import DQNConfig, LeanDQN, build_dqn
+from presage.common.evaluate import first_window
+from presage.common.game import Actor, GameError, GameSpec, View
 from presage.common.goal_view import GoalActor, GoalConditioned, GoalView, RunningNormaliser
 from presage.common.sac import SACConfig, build_sac
 from presage.common.streams import Streams
@@ -68,3 +71,30 @@ class GoalLearnerConfig:
         if self.algorithm == "sac":
             return build_sac(spec, self.sac, rng, device)
         return build_dqn(spec, self.dqn, rng, device)
+
+
+def value_of(learner: OffPolicyAlgorithm[Any], actor: Actor) -> Callable[[View, Tensor], Tensor]:
+    """What the policy of a learner of goals expects from B views in pursuit of goals `(B, G)`: Q(s, pi(s, g), g), the
+    smaller one of two critics; `(B,)`.
+
+    Args:
+        learner, actor: as `GoalLearnerConfig.build` gives them.
+
+    Raises:
+        GameError: they are those of a game without goals.
+    """
+    if not isinstance(learner, GoalConditioned) or not isinstance(actor, GoalActor):
+        raise GameError("the value of pursuing a goal needs a learner of goals; this game has none")
+    seen, critic_of, policy = learner.goal_view, learner.learner, actor.actor
+
+    @torch.no_grad()
+    def value(view: View, goals: Tensor) -> Tensor:
+        now = seen.view(replace(view, desired=goals))
+        if isinstance(critic_of, LeanDQN):
+            values: Tensor = critic_of.policy.model(now.obs)[0]
+            return values.masked_fill(~now.legal, -torch.inf).amax(1)
+        act = policy.step(policy.init(first_window(seen.spec, now)), now, None)[1]
+        critics: list[Any] = [getattr(critic_of, name) for name in ("critic", "critic2") if hasattr(critic_of, name)]
+        return torch.stack([critic(now.obs, act)[:, 0] for critic in critics]).amin(0)
+
+    return value

@@ -16,19 +16,21 @@ from torch import Tensor
 
 from presage.common.ddpg import DDPGConfig
 from presage.common.dyna import Dyna, DynaConfig
-from presage.common.dynamics import DynamicsEnsemble, EnsembleConfig
+from presage.common.dynamics import EnsembleConfig
 from presage.common.evaluate import first_window
 from presage.common.fit import FitConfig
-from presage.common.game import GameError, GameSpec, GoalRule, Kernel, View
+from presage.common.game import GameSpec, GoalRule, Kernel, View
 from presage.common.live_terms import members_apart
+from presage.common.mbpo import build_world
 from presage.common.propagation import Propagation
 from presage.common.relabel import Ends, Pooled, Relabeller
 from presage.common.schedules import LengthRamp
 from presage.common.streams import Streams
 from presage.common.worlds import GivenWorld, LearnedWorld
 from presage.gcrl.foresight import Foresight, ForesightConfig
+from presage.gcrl.goals.choice import GoalsConfig, Model
 from presage.gcrl.hindsight import Hindsight, Shares
-from presage.gcrl.learners import GoalLearnerConfig
+from presage.gcrl.learners import GoalLearnerConfig, value_of
 
 
 def _loop() -> DynaConfig:
@@ -70,6 +72,8 @@ class MapGoConfig:
     """what imagined branches pursue"""
     ends: Ends = "rule"
     """when a relabelled row has no future; see `presage.common.relabel.Goals`"""
+    goals: GoalsConfig = field(default_factory=GoalsConfig)
+    """what episodes pursue"""
     model: Literal["ensemble", "true"] = "ensemble"
     """imagine in a learned ensemble, or in the game's own dynamics where it offers them"""
     ensemble: EnsembleConfig = field(default_factory=_ensemble)
@@ -98,10 +102,17 @@ class MapGoConfig:
         learner, actor = self.learner.build(spec, streams, device)
         world = None
         if self.loop.real_share < 1 or (spec.goal_dim and self.relabel == "foresight"):
-            world = self._world(spec, streams, device, true_kernel, goal_rule)
+            world = build_world(
+                spec, self.model, self.ensemble, self.fit, streams, device, true_kernel, self.propagation, goal_rule
+            )
         relabel: Relabeller | None = None
         aims: Relabeller | None = None
+        pursuit = None
         if spec.goal_dim and goal_rule is not None:
+            pursuit = self.goals.build(
+                spec, goal_rule, value_of(learner, actor), actor, streams, device, model=model_of(world),
+                ends=self.ends,
+            )  # fmt: skip
             aims = Hindsight(spec, goal_rule, self.aims, ends=self.ends, device=device)
             if self.relabel == "hindsight":
                 relabel = Hindsight(spec, goal_rule, self.shares, ends=self.ends, device=device)
@@ -112,36 +123,18 @@ class MapGoConfig:
                 )  # fmt: skip
         if isinstance(relabel, Foresight) and self.pool:
             relabel = Pooled(relabel, self.pool, self.pool_updates)
-        return Dyna(spec, self.loop, learner, actor, streams, world=world, relabel=relabel, aims=aims, device=device)
-
-    def _world(
-        self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None,
-        goal_rule: GoalRule | None,
-    ) -> LearnedWorld | GivenWorld:  # fmt: skip
-        if self.model == "true":
-            if true_kernel is None:
-                raise GameError(f"{spec.name!r} offers no true dynamics to imagine in; use model='ensemble'")
-            return GivenWorld(true_kernel)
-        reward = terminates = None
-        if goal_rule is not None and spec.goal_dim:
-            reward, terminates = rules_of(goal_rule)
-        networks = DynamicsEnsemble(
-            spec, self.ensemble, streams("ensemble", "cpu"), reward=reward,
-            terminates=terminates if spec.terminates else None,
-        ).to(device)  # fmt: skip
-        return LearnedWorld(networks, self.fit, streams("holdout"), self.propagation)
+        return Dyna(
+            spec, self.loop, learner, actor, streams, world=world, relabel=relabel, aims=aims, pursuit=pursuit,
+            device=device,
+        )  # fmt: skip
 
 
-def rules_of(rule: GoalRule) -> tuple[Callable[[View, Tensor, View], Tensor], Callable[[View, Tensor, View], Tensor]]:
-    """Rewards and ends of imagined steps: those of the goal that a branch pursues."""
-
-    def reward(view: View, act: Tensor, after: View) -> Tensor:
-        return rule.reward(after.achieved, view.desired)
-
-    def terminates(view: View, act: Tensor, after: View) -> Tensor:
-        return rule.terminated(after.achieved, view.desired)
-
-    return reward, terminates
+def model_of(world: LearnedWorld | GivenWorld | None) -> Model | None:
+    """A world as sources of goals ask for it."""
+    if world is None:
+        return None
+    fitter = world.fitter if isinstance(world, LearnedWorld) else None
+    return Model(kernel=world.kernel, ready=lambda: fitter is None or fitter.fits > 0)
 
 
 def doubt_of(world: LearnedWorld | GivenWorld) -> Callable[[View, Tensor], Tensor] | None:

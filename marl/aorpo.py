@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from presage.common.dyna import Dyna, DynaConfig
 from presage.common.dynamics import EnsembleConfig
 from presage.common.fit import FitConfig
-from presage.common.game import Actor, GameError, GameSpec, GoalRule, Kernel, View
+from presage.common.game import Actor, GameError, GameSpec, GoalRule, Kernel, Rows, View
 from presage.common.mbpo import build_world
 from presage.common.method import Metrics
 from presage.common.propagation import Propagation
@@ -125,6 +125,19 @@ class AORPOConfig:
         """
         if single is not None and spec.n > 1:
             raise GameError(f"{spec.name!r} has {spec.n} agents; `single` learns for one alone, leave it out")
+        masac, opponents = self.learners(spec, streams, device)
+        learner, actor = single or (masac, masac.policy)
+        world = None
+        if self.loop.real_share < 1:
+            world = build_world(
+                spec, self.model, self.ensemble, self.fit, streams, device, true_kernel, self.propagation, goal_rule
+            )
+        return Dyna(spec, self.loop, learner, actor, streams, world=world, opponents=opponents, device=device)
+
+    def learners(
+        self, spec: GameSpec, streams: Streams, device: torch.device
+    ) -> tuple[MASAC, AdaptiveOpponents | None]:
+        """What learns on a game: policies and critics, and the models of opponents, None for one agent."""
         opponents = AdaptiveOpponents(self, spec, streams, device) if spec.n > 1 else None
         teammates = opponents.speak if opponents is not None and self.others == "models" else None
         init_rng, rng, numbers = streams("learner", "cpu"), streams("update"), self.learner
@@ -133,14 +146,7 @@ class AORPOConfig:
             policy = ConditionalPolicy(
                 spec, opponents.models, numbers.hidden, init_rng, rng, numbers.activation, device, numbers.geometry
             )
-        masac = MASAC(spec, numbers, init_rng, rng, device=device, teammates=teammates, policy=policy)
-        learner, actor = single or (masac, masac.policy)
-        world = None
-        if self.loop.real_share < 1:
-            world = build_world(
-                spec, self.model, self.ensemble, self.fit, streams, device, true_kernel, self.propagation
-            )
-        return Dyna(spec, self.loop, learner, actor, streams, world=world, opponents=opponents, device=device)
+        return MASAC(spec, numbers, init_rng, rng, device=device, teammates=teammates, policy=policy), opponents
 
 
 class AdaptiveOpponents(nn.Module):
@@ -161,11 +167,15 @@ class AdaptiveOpponents(nn.Module):
             self.register_buffer(name, torch.full((spec.n, spec.n), float("nan"), device=device))
 
     def fit(self, replay: Replay, rng: torch.Generator) -> Metrics:
-        """Fit the models to the newest real rows and take their errors on those held out.
+        """Fit the models to the newest real rows and take their errors on those held out."""
+        return self.fit_rows(replay.rows(replay.latest(self.models.config.window)), rng)
+
+    def fit_rows(self, rows: Rows, rng: torch.Generator) -> Metrics:
+        """Fit the models to `rows`, newest last, and take their errors on those held out.
 
         They are `sqrt(NLL / 2)` of one-hot actions, and half the mean absolute error of box actions.
         """
-        found = self.models.fit(replay.rows(replay.latest(self.models.config.window)), rng)
+        found = self.models.fit(rows, rng)
         discrete = torch.tensor([agent.discrete for agent in self.spec.agents], device=found.nll.device)
         unknown = found.nll.isnan()
         of_discrete = error_from_nll(torch.where(discrete & ~unknown, found.nll, 0.0))

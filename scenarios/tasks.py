@@ -69,3 +69,32 @@ HALF_CHEETAH = Task(game=GameConfig(name="gym/HalfCheetah-v5"), steps=10_000, ev
 
 PENDULUM = Task(game=GameConfig(name="gym/Pendulum-v1"), steps=10_000, evaluate_every=500)
 """a pendulum is swung up by a motor too weak to lift it at once"""
+
+BIT_FLIP = Task(
+    game=GameConfig(name="toy/bit_flip", copies=16, options={"bits": 15, "terminates": False}),
+    steps=120_000, evaluate_every=12_000,
+)  # fmt: skip
+"""fifteen bits are flipped one at a time until they are as they should be"""
+
+WORLD = Task(game=GameConfig(name="toy/world_2d"), steps=10_000, evaluate_every=500, kernel="world_2d")
+"""MapGo's 2D world: a point walks to the far corner of a square"""
+
+FETCH_REACH = Task(game=GameConfig(name="fetch/reach"), steps=5_000, evaluate_every=250)
+"""a robot's arm moves its hand to a place in the air"""
+
+FETCH_PUSH = Task(game=GameConfig(name="fetch/push", copies=8), steps=500_000, evaluate_every=20_000)
+"""a robot's arm pushes a block across a table"""
+
+POINT_MAZE = Task(game=GameConfig(name="maze/point-medium", copies=4), steps=100_000, evaluate_every=5_000)
+"""a ball is rolled through a maze, from anywhere to anywhere"""
+
+MAZE_FROM_ONE_START = Task(
+    game=GameConfig(name="gym/PointMaze_Medium_Diverse_G-v3", copies=4), steps=100_000, evaluate_every=5_000
+)  # fmt: skip
+"""likewise, from one cell to one of several"""
+
+GOAL_NAVIGATION = Task(
+    game=GameConfig(name="particle/goal_navigation", copies=20, options={"agents": 3}),
+    steps=10_000, evaluate_every=500, kernel="goal_navigation",
+)  # fmt: skip
+"""three agents reach three places, each its own, without pushing one another away"""

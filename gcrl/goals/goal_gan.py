@@ -52,6 +52,8 @@ class GoalGANConfig:
     """of both networks in a round; >= 1"""
     wished: float = 1.0
     """c: what the generator wants the discriminator to say; 0 in the paper, 1 in its code"""
+    diversity: float = 0.0
+    """weight of the regularisation that keeps the generator from drawing one goal alone; 0 in the paper; >= 0"""
     noise: float = 0.5
     """standard deviation of what is added to generated goals, in their own units; >= 0"""
     fresh_share: float = 2 / 3
@@ -75,6 +77,8 @@ class GoalGANConfig:
         for name, count in counts.items():
             if count < 1:
                 raise ValueError(f"{name}={count} must be >= 1")
+        if self.diversity < 0:
+            raise ValueError(f"diversity={self.diversity} must be >= 0")
         if self.learning_rate <= 0 or self.noise < 0 or self.apart < 0 or not 0 <= self.fresh_share <= 1:
             raise ValueError(
                 f"learning_rate={self.learning_rate} must be > 0, noise={self.noise} and apart={self.apart} >= 0, and "
@@ -130,9 +134,17 @@ class GoalGAN(nn.Module):
 
     def generate(self, count: int, rng: torch.Generator) -> Tensor:
         """Goals `(count, G)` as the generator draws them, without noise; differentiable in its weights."""
-        device = self.get_buffer("middle").device
-        z = torch.randn(count, self.config.noise_width, generator=rng, device=device)
-        share: Tensor = self.generator(z)[0].tanh()
+        return self._goals_of(self._noise(count, rng))
+
+    def _noise(self, count: int, rng: torch.Generator) -> Tensor:
+        """What the generator reads: `(count, Z)` standard normal."""
+        return torch.randn(
+            count, self.config.noise_width, generator=rng, device=self.get_buffer("middle").device
+        )  # fmt: skip
+
+    def _goals_of(self, noise: Tensor) -> Tensor:
+        """Goals `(M, G)` of noise `(M, Z)`."""
+        share: Tensor = self.generator(noise)[0].tanh()
         return self.get_buffer("middle") + self.get_buffer("reach") * share
 
     def judge(self, goals: Tensor) -> Tensor:
@@ -163,11 +175,20 @@ class GoalGAN(nn.Module):
             self.discriminator_optim.zero_grad()
             torch.autograd.backward(loss, inputs=list(self.discriminator.parameters()))
             self.discriminator_optim.step()
-            loss = (self.judge(self.generate(config.batch_size, rng)) - config.wished).square().mean()
+            noise = self._noise(config.batch_size, rng)
+            drawn = self._goals_of(noise)
+            loss = (self.judge(drawn) - config.wished).square().mean() + config.diversity * self._sameness(noise, drawn)
             self.generator_optim.zero_grad()
             torch.autograd.backward(loss, inputs=list(self.generator.parameters()))
             self.generator_optim.step()
         return True
+
+    def _sameness(self, noise: Tensor, drawn: Tensor) -> Tensor:
+        """How little the goals of pairs of a batch differ, in halves of the box, by how much their noise does: the
+        inverse of the ratio, which is large where the generator has collapsed (Mao et al. 2019, 1903.05628).
+        """
+        apart = ((drawn - drawn.roll(1, 0)) / self.get_buffer("reach")).abs().mean(1)
+        return 1.0 / ((apart / (noise - noise.roll(1, 0)).abs().mean(1).clamp_min(1e-6)).mean() + 1e-3)
 
     @torch.no_grad()
     def spread(self, rng: torch.Generator, count: int = 1_000) -> Tensor:

@@ -10,7 +10,7 @@ Shape suffixes: C episodes, I trajectories, J desired goals, T steps, G goal.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -69,8 +69,8 @@ def trajectory_costs(trails: Tensor, there: Tensor, prices: Tensor, goals: Tenso
 class HindsightGoals(nn.Module):
     """The source of hindsight goal generation's goals; a `GoalSource`. Trajectories are read off the replay."""
 
-    checkpoint_skip = ("value", "trails", "there", "starts")
-    """the policy's business, and what is read again"""
+    checkpoint_skip = ("value",)
+    """the policy's business"""
 
     def __init__(self, width: int, value: Value, reach: float, config: HindsightGoalsConfig | None = None) -> None:
         """
@@ -89,24 +89,26 @@ class HindsightGoals(nn.Module):
         """desired goals so far; `wanted` is a ring of the newest, each with what was achieved at its start"""
         self.trails = torch.zeros(0, 1, width)
         self.there = torch.zeros(0, 1, dtype=torch.bool)
-        self.starts: View | None = None
+        self.starts: dict[str, Tensor] = {}
+        """first views of the trajectories, by field"""
 
     @torch.no_grad()
     def propose(self, start: View, replay: EpisodicReplay, rng: torch.Generator) -> Tensor:
         """Goals `(C, G)`: places on the matched trajectories; the game's own where there is none to match."""
-        if self.starts is None or not len(self.trails):
+        if not len(self.trails):
             return start.desired
+        begun = View(**self.starts)
         config, size, width = self.config, len(start), start.desired.shape[1]
         earlier = self.get_buffer("wanted")[: min(self.met, max(config.matched - size, 0))]
         goals = torch.cat([start.desired, earlier[:, :width]])
         begins = torch.cat([start.achieved, earlier[:, width:]])
         many, length, _ = self.trails.shape
         rows = torch.arange(many, device=goals.device).repeat_interleave(length)
-        values = self.value(self.starts[rows], self.trails.reshape(-1, width)).view(many, length)
+        values = self.value(begun[rows], self.trails.reshape(-1, width)).view(many, length)
         values = values.clamp(-1.0 / (1.0 - config.discount), 0.0)
         prices = -self.reach * (1.0 - config.discount) / config.lipschitz * values
         costs, steps = trajectory_costs(self.trails, self.there, prices, goals)
-        costs = costs + config.start_weight * torch.cdist(begins, self.starts.achieved)
+        costs = costs + config.start_weight * torch.cdist(begins, begun.achieved)
         wants, takes = (torch.from_numpy(each) for each in linear_sum_assignment(costs.cpu().numpy()))
         mine = wants < size
         wants, takes = (each[mine].to(goals.device) for each in (wants, takes))
@@ -125,9 +127,12 @@ class HindsightGoals(nn.Module):
     @torch.no_grad()
     def learn(self, replay: EpisodicReplay, rng: torch.Generator) -> None:
         """Read the newest trajectories that moved off the replay."""
-        index = replay.all()
+        newest = replay.lanes * replay.slots
+        if replay.spec.episode_limit is not None:  # of so many rows at least `pool` begin an episode
+            newest = min(newest, (self.config.pool + replay.lanes) * replay.spec.episode_limit)
+        index = replay.latest(newest)
         rows = replay.rows(index)
-        first = (rows.step == 0).nonzero()[:, 0][-2 * self.config.pool :]
+        first = (rows.step == 0).nonzero()[:, 0]
         if not len(first):
             return
         begin = index[first]
@@ -139,4 +144,5 @@ class HindsightGoals(nn.Module):
         starts = rows.view[first]
         moved = (trails[:, -1] - starts.achieved).square().sum(1).sqrt() > self.config.moved
         keep = moved.nonzero()[:, 0][-self.config.pool :]
-        self.trails, self.there, self.starts = trails[keep], there[keep], starts[keep]
+        self.trails, self.there = trails[keep], there[keep]
+        self.starts = {field.name: getattr(starts, field.name)[keep] for field in fields(View)}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from tianshou.data import ReplayBuffer
 
 from presage.common.agent import load
 from presage.common.ddpg import DDPGConfig
@@ -17,18 +20,28 @@ from presage.common.episodic_replay import EpisodicReplay
 from presage.common.game import GameError, GameSpec, Rows
 from presage.common.mbpo import MBPOConfig
 from presage.common.metrics import METRICS_FILE, read_metrics
+from presage.common.parts import Parts
 from presage.common.relabel import Pooled
 from presage.common.run import resume, start
 from presage.common.sac import SACConfig
 from presage.common.scenario import GameConfig
 from presage.common.streams import streams
+from presage.common.training import Training
 from presage.envs.batched import BatchedGame
 from presage.envs.goal_rules import DistanceRule
+from presage.envs.toy.bit_flip import BitFlip
 from presage.envs.toy.plane import World2D
 from presage.gcrl.foresight import Foresight, ForesightConfig
+from presage.gcrl.goals.choice import GoalsConfig
+from presage.gcrl.goals.goal_gan import GoalGANConfig
+from presage.gcrl.goals.hindsight_goals import HindsightGoalsConfig
+from presage.gcrl.goals.intermediate import IntermediateConfig
+from presage.gcrl.goals.maximum_entropy import MaximumEntropyConfig
+from presage.gcrl.goals.pursuit import Pursuit
+from presage.gcrl.goals.subgoals import ForeseenSubgoalsConfig, SubgoalSearch
 from presage.gcrl.her import HERConfig
 from presage.gcrl.hindsight import Hindsight
-from presage.gcrl.learners import GoalLearnerConfig
+from presage.gcrl.learners import GoalLearnerConfig, value_of
 from presage.gcrl.mapgo import MapGoConfig
 from tests.common.tiny_runs import ENSEMBLE, FIT, LOOP, Interrupted, differences, interrupt, scenario
 from tests.common.toy import LinearGame, box_agent
@@ -41,6 +54,20 @@ SMALL = GoalLearnerConfig(
 HER = HERConfig(learner=SMALL, loop=replace(LOOP, real_share=1.0))
 MAPGO = MapGoConfig(learner=SMALL, loop=LOOP, ensemble=ENSEMBLE, fit=FIT, foresight=ForesightConfig(length=4))
 WORLD = GameConfig(name="toy/world_2d", copies=4, options={"episode_limit": 6, "spread": True})
+SOURCES: dict[str, GoalsConfig] = {
+    "uniform": GoalsConfig(source="uniform", low=(0.0, 0.0), high=(3.0, 3.0), wander=0.3),
+    "achieved": GoalsConfig(source="achieved"),
+    "mega": GoalsConfig(source="maximum_entropy", learn_every=12, maximum_entropy=MaximumEntropyConfig(
+        candidates=5, fitted=20, remembered=9, judged=3, annealed=True)),
+    "intermediate": GoalsConfig(source="intermediate", learn_every=12, intermediate=IntermediateConfig(
+        candidates=5, hidden=(8,), steps=3, batch_size=4)),
+    "goal_gan": GoalsConfig(source="goal_gan", low=(0.0, 0.0), high=(3.0, 3.0), learn_every=12, goal_gan=GoalGANConfig(
+        generator_hidden=(8,), discriminator_hidden=(8,), steps=3, batch_size=4, rounds=4, least_positive=1)),
+    "hindsight": GoalsConfig(source="hindsight", reach=30.0, learn_every=12, hindsight=HindsightGoalsConfig(
+        pool=6, matched=5, noise=0.1)),
+}  # fmt: skip
+SUBGOALS = GoalsConfig(source="subgoals", subgoals=ForeseenSubgoalsConfig(
+    search=SubgoalSearch(population=6, elites=3, iterations=2), length=2, pool=10))  # fmt: skip
 BITS = GameConfig(name="toy/bit_flip", copies=4, options={"bits": 5})
 
 
@@ -143,8 +170,10 @@ def test_one_agent_without_goals_is_mbpo_to_the_bit() -> None:
         (replace(HER, learner=replace(SMALL, algorithm="sac")), WORLD),
         (replace(HER, learner=replace(SMALL, algorithm="dqn")), BITS),
         (replace(HER, learner=replace(SMALL, ddpg=DDPGConfig(hidden=(8,), twin=True))), WORLD),
+        *((replace(HER, goals=goals), WORLD) for goals in SOURCES.values()),
+        (replace(MAPGO, goals=SUBGOALS), WORLD),
     ],
-    ids=["her", "mapgo", "pool", "sac", "dqn", "td3"],
+    ids=["her", "mapgo", "pool", "sac", "dqn", "td3", *SOURCES, "subgoals"],
 )  # fmt: skip
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, method: Any, game: GameConfig) -> None:
     tiny = scenario(method, game)
@@ -156,6 +185,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, method:
     assert differences(whole, cut) == []
     last = read_metrics(whole / METRICS_FILE)[-1]
     assert {"eval/success_rate", "eval/success_once_rate", "eval/goal_distance"} <= last.keys()
+    assert ("goal/pursued_success_rate" in last) == (method.goals.source != "game")
     obs = {"observation": torch.zeros(2), "achieved_goal": torch.zeros(2), "desired_goal": torch.ones(2)}
     if game is WORLD:
         assert load(whole).act({name: value.numpy() for name, value in obs.items()}).shape == (2,)
@@ -189,3 +219,67 @@ def test_what_does_not_suit_is_refused() -> None:
         GoalLearnerConfig(algorithm="ppo")  # type: ignore[arg-type]
     with pytest.raises(GameError, match="offers no true dynamics"):
         MapGoConfig(model="true").build(World2D().spec, streams(0), CPU)
+    with pytest.raises(ValueError, match="source='subgoals' needs a model"):
+        built(replace(HER, goals=SUBGOALS), World2D())
+    with pytest.raises(GameError, match="must have 2 numbers, as many as a goal has"):
+        built(replace(HER, goals=GoalsConfig(source="uniform", low=(0.0,), high=(1.0,))), World2D())
+    with pytest.raises(ValueError, match=r"needs a box of goals: low=\(\) and high=\(\)"):
+        GoalsConfig(source="goal_gan")
+    with pytest.raises(ValueError, match="source='maze' must be one of 'game'"):
+        GoalsConfig(source="maze")  # type: ignore[arg-type]
+    with pytest.raises(GameError, match="this game has none"):
+        value_of(*SMALL.build(LINE, streams(0), CPU))
+
+
+@pytest.mark.parametrize("algorithm", ["ddpg", "td3", "sac", "dqn"])
+def test_the_value_of_a_goal_is_the_critics_of_the_greedy_action(algorithm: str) -> None:
+    twin = algorithm == "td3"
+    learner = replace(
+        SMALL, algorithm="ddpg" if twin else algorithm, normalise=False, ddpg=DDPGConfig(hidden=(8,), twin=twin)
+    )
+    rules = BitFlip(bits=3) if algorithm == "dqn" else World2D()
+    algo, actor = learner.build(rules.spec, streams(0), CPU)
+    view = BatchedGame(rules, 5).reset(0)
+    goals = torch.rand(5, rules.spec.goal_dim, generator=torch.Generator().manual_seed(1))
+    found = value_of(algo, actor)(view, goals)
+    both, inner = torch.cat([view.obs, goals], 1), algo.learner  # type: ignore[attr-defined]
+    with torch.no_grad():
+        if algorithm == "dqn":
+            wanted = inner.policy.model(both)[0].amax(1)
+        else:
+            act = actor.step(None, replace(view, desired=goals), None)[1]
+            wanted = inner.critic(both, act)[:, 0]
+            if algorithm != "ddpg":
+                wanted = torch.minimum(wanted, inner.critic2(both, act)[:, 0])
+    torch.testing.assert_close(found, wanted)
+
+
+def test_evaluations_keep_the_games_own_goals(tmp_path: Path) -> None:
+    far = GoalsConfig(source="uniform", low=(19.0, 19.0), high=(20.0, 20.0))
+    tiny = scenario(replace(HER, goals=far), replace(WORLD, options={"episode_limit": 6}), steps=24)
+    training = Training(tiny, Parts.of(tiny))
+    while not training.finished:
+        training.step()
+    stored = training.replay.rows(training.replay.all())
+    assert bool((stored.desired >= 19.0).all())
+    assert bool((training.view.desired <= 18.5).all())
+    found = training._play()
+    assert float(np.mean(found.per_episode()["goal_distance"])) < 26.2  # of goals at (19, 19) it would be more
+    assert isinstance(training.trainee.pursuit, Pursuit)
+    training.close()
+
+
+def test_a_source_of_goals_is_refused_under_tianshous_trainer() -> None:
+    dyna = built(replace(HER, goals=SOURCES["achieved"]), World2D())
+    with pytest.raises(RuntimeError, match="leave it out under tianshou's"):
+        dyna.update(ReplayBuffer(4), 2)
+
+
+def test_the_report_of_a_run_shows_goals_and_success(tmp_path: Path) -> None:
+    start(scenario(HER, WORLD), tmp_path / "run")
+    folder = tmp_path / "run" / "report"
+    found = json.loads((folder / "goals.json").read_text())
+    assert found["pursuits"] == 16
+    page = (folder / "index.md").read_text()
+    assert "](goals.png)" in page
+    assert "](success.png)" in page

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from presage.common.episodic_replay import EpisodicReplay
+from presage.common.game import GameError, Rows, View, Window
 from presage.common.planning import CEM, PlanSpace
-from presage.gcrl.goals.subgoals import SubgoalSearch, in_box, subgoals_to
+from presage.envs.batched import RulesKernel
+from presage.envs.toy.plane import World2D
+from presage.gcrl.goals.subgoals import (
+    ForeseenSubgoals,
+    ForeseenSubgoalsConfig,
+    SubgoalSearch,
+    in_box,
+    subgoals_to,
+)
 from tests.common.toy import generator
 
 CHAIN = in_box(torch.tensor([0.0]), torch.tensor([12.0]))
@@ -118,3 +130,66 @@ def test_bad_input_is_refused() -> None:
         SubgoalSearch(elites=200)
     with pytest.raises(ValueError, match=r"starts \(1, 1\) and goals \(2, 1\)"):
         subgoals_to(torch.zeros(1, 1), torch.zeros(2, 1), beyond_five, CHAIN, 1, SubgoalSearch(), generator(0))
+
+
+class Straight:
+    """Heads for its goal on the plane, along both axes at once."""
+
+    def init(self, window: Window) -> None:
+        return None
+
+    def step(self, carry: None, view: View, rng: torch.Generator | None) -> tuple[None, Tensor]:
+        return None, (view.desired - view.achieved).clamp(-1.0, 1.0)
+
+
+def world_source(ready: bool = True) -> tuple[ForeseenSubgoals, EpisodicReplay]:
+    """A source that looks five steps ahead, and a replay of places all over the lower half of the square."""
+    rules = World2D(spread=True)
+    config = ForeseenSubgoalsConfig(length=5, pool=2_000)
+    source = ForeseenSubgoals(rules.spec, rules.goal_rule, RulesKernel(rules), Straight(), config, lambda: ready)
+    places = torch.rand(2_000, 2, generator=generator(0)) * 10
+    replay, size = EpisodicReplay(rules.spec, 2_000, 1), len(places)
+    view, after = View.of(rules.spec, places), View.of(rules.spec, places)
+    never, zero = torch.zeros(size, 1, dtype=torch.bool), torch.zeros(size, 1)
+    replay.extend(Rows.of(rules.spec, view, torch.zeros(size, 2), zero, after, never, never[:, 0], zero[:, 0]))
+    return source, replay
+
+
+def start_of(goals: Tensor) -> View:
+    return View.of(World2D().spec, torch.zeros(len(goals), 2), desired=goals)
+
+
+def test_the_first_subgoal_is_in_reach_and_brings_the_goal_into_reach() -> None:
+    source, replay = world_source()
+    goals = 8 + 1.5 * torch.rand(20, 2, generator=generator(1))
+    found = source.propose(start_of(goals), replay, generator(2))
+    within = 5.0 + 0.15  # five steps, and what counts as reached
+    assert float(found.amax()) <= within
+    assert float((goals - found).amax()) <= within
+    assert not bool((found == goals).all(1).any())
+
+
+def test_a_goal_in_reach_is_pursued_itself() -> None:
+    source, replay = world_source()
+    goals = 5 * torch.rand(10, 2, generator=generator(1))
+    assert torch.equal(source.propose(start_of(goals), replay, generator(2)), goals)
+
+
+def test_subgoals_are_places_that_have_been_seen() -> None:
+    source, replay = world_source()
+    goals = torch.full((5, 2), 19.0)
+    found = source.propose(start_of(goals), replay, generator(2))
+    seen = replay.rows(replay.all()).next_achieved
+    assert bool((found[:, None] == seen[None]).all(2).any(1).all())
+    left = source.left(torch.cat([start_of(goals).obs, start_of(goals).achieved], 1), goals, generator(0))
+    torch.testing.assert_close(left, torch.full((5,), 14.0 * 2**0.5))
+
+
+def test_before_the_model_is_fitted_goals_are_the_games_own() -> None:
+    source, replay = world_source(ready=False)
+    goals = torch.full((5, 2), 9.0)
+    assert torch.equal(source.propose(start_of(goals), replay, generator(2)), goals)
+    with pytest.raises(ValueError, match="length=0 and pool=1000 must be >= 1"):
+        ForeseenSubgoalsConfig(length=0)
+    with pytest.raises(GameError, match="needs 2 frames"):
+        ForeseenSubgoals(replace(World2D().spec, frames=2), World2D().goal_rule, RulesKernel(World2D()), Straight())
