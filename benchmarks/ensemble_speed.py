@@ -56,7 +56,7 @@ from torch import Tensor
 from benchmarks.bare_products import floor_of_fit, floor_of_imagining, products
 from benchmarks.claims import Aim, imported, write
 from benchmarks.peer_process import PeerProcess
-from presage.common import ensemble, fit
+from presage.common import ensemble, fit, propagation
 from presage.common.dynamics import DynamicsEnsemble, EnsembleConfig
 from presage.common.fit import EnsembleFitter, FitConfig
 from presage.common.game import ALL_AGENTS, AgentSpec, GameSpec, Head, Rows, View, Window
@@ -304,11 +304,13 @@ def remedy_sides(system: System, ours: Ours) -> dict[str, Side]:
     loss, network = (torch.compile(code, dynamic=False) for code in (fit.network_loss, StackedMLP._run))
     compiled = partial(patched, StackedMLP, "_run", network)
     whole = partial(patched, ensemble, "CHUNK", sys.maxsize // 2)
+    with patch.object(propagation, "WHOLE_PLANS", ensemble.WHOLE):
+        parts = ours.action()
     sides: dict[str, Side] = {
         "fit_compiled": partial(patched, fit, "network_loss", loss, plain["fit"]),
         "fit_floor": partial(timed, floor_of_fit(MEMBERS, BATCH, widths), 20),
         "pets_action_compiled": partial(compiled, plain["pets_action"]),
-        "pets_action_whole": partial(whole, plain["pets_action"]),
+        "pets_action_parts": partial(timed, parts, 1),
         "pets_action_floor": partial(timed, planned(floor_of_imagining(ELITES, planned_rows, widths)), 1),
     }
     for rows in ROWS:

@@ -31,6 +31,9 @@ STATISTICS = ("input_mean", "input_std", "target_mean", "target_scale", "spread"
 CHUNK = 250
 """rows of a network that a processor takes through all layers before the next ones: what they become stays in its
 cache, and many rows cost half as much"""
+WHOLE, WHOLE_PLANS = 2 * CHUNK, 8 * CHUNK
+"""rows up to which that is not worth while, and up to which it is not for plans, which ask some thousand rows again and
+again (measured in `benchmarks/ensemble_speed.py`)"""
 
 
 class Prediction(NamedTuple):
@@ -222,13 +225,14 @@ class GaussianStack(nn.Module):
         """Tell that training has ended, and that nothing is written by a fused optimiser before the next pass."""
         self._settled, self._kept = True, None
 
-    def predict(self, inputs: Tensor, networks: Networks) -> Prediction:
+    def predict(self, inputs: Tensor, networks: Networks, whole: int = WHOLE) -> Prediction:
         """Predictions of `networks` (from `select`) in the targets' units.
 
         Args:
             inputs: as for `forward`, M being the number of networks asked.
+            whole: most rows of a network that a CPU takes through all layers at once, and not in parts.
         """
-        many = inputs.device.type == "cpu" and inputs.shape[-2] > 2 * CHUNK
+        many = inputs.device.type == "cpu" and inputs.shape[-2] > whole
         mean, log_variance, logits = self.evaluate(inputs, networks, CHUNK if many else None)
         scale = networks.target_scale
         std = scale * networks.noise * (0.5 * log_variance).exp() if self.noisy else torch.zeros_like(mean)

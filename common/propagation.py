@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from presage.common.dynamics import DynamicsEnsemble, Past
-from presage.common.ensemble import GaussianStack, Networks, Prediction
+from presage.common.ensemble import WHOLE, WHOLE_PLANS, GaussianStack, Networks, Prediction
 from presage.common.game import ALL_AGENTS, GameError, Outcome, View, Window
 
 Propagation = Literal["fresh", "fixed", "mean", "mixture", "moments"]
@@ -138,6 +138,7 @@ class EnsembleKernel:
                 f"propagation='moments' fits a Gaussian to the rows of a plan; particles={particles} must be >= 2"
             )
         self._routed = propagation in ("fresh", "fixed")
+        self._whole = WHOLE if particles is None else WHOLE_PLANS
         self.ensemble, self.propagation, self.particles = ensemble, propagation, particles
 
     def init(self, window: Window, ego: Tensor, rng: torch.Generator) -> EnsembleCarry:
@@ -253,10 +254,10 @@ class EnsembleKernel:
         heads, width = 1 if self.ensemble.naming is None else self.ensemble.naming.heads, inputs.shape[1]
         grouped = route.group(inputs.view(len(route.slot), heads * width)).reshape(route.networks, -1, width)
         if self._routed:
-            answer = network.predict(grouped, weights)
+            answer = network.predict(grouped, weights, self._whole)
         else:
             elites = self.ensemble.config.elites
-            answer = network.predict(grouped.repeat_interleave(elites, 0), weights)
+            answer = network.predict(grouped.repeat_interleave(elites, 0), weights, self._whole)
             answer = Prediction(*(part.view(len(part) // elites, elites, *part.shape[1:]) for part in answer))
             mean = self.propagation == "mean"
             answer = Prediction(*(part.mean(1) for part in answer)) if mean else mixture(answer)

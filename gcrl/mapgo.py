@@ -110,9 +110,8 @@ class MapGoConfig:
         pursuit = None
         if spec.goal_dim and goal_rule is not None:
             pursuit = self.goals.build(
-                spec, goal_rule, value_of(learner, actor), actor, streams, device, model=model_of(world),
-                ends=self.ends,
-            )  # fmt: skip
+                spec, goal_rule, value_of(learner, actor), actor, streams, device, model=model_of(world)
+            )
             aims = Hindsight(spec, goal_rule, self.aims, ends=self.ends, device=device)
             if self.relabel == "hindsight":
                 relabel = Hindsight(spec, goal_rule, self.shares, ends=self.ends, device=device)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from presage.common.game import Actor, GameError, GameSpec, GoalRule, Kernel
-from presage.common.relabel import Ends
 from presage.common.streams import Streams
 from presage.gcrl.goals.goal_gan import GoalGAN, GoalGANConfig
 from presage.gcrl.goals.hindsight_goals import HindsightGoals, HindsightGoalsConfig
@@ -71,13 +70,12 @@ class GoalsConfig:
 
     def build(
         self, spec: GameSpec, rule: GoalRule, value: Value, actor: Actor, streams: Streams, device: torch.device, *,
-        model: Model | None = None, ends: Ends = "rule",
+        model: Model | None = None,
     ) -> Pursuit | None:  # fmt: skip
         """Who gives a run's episodes their goals; None where they are the game's own.
 
         Args:
             rule: the game's `goal_rule`. value, actor: of the policy that pursues. model: needed for subgoals.
-            ends: when a row has no future; see `presage.common.relabel.Goals`.
 
         Raises:
             GameError: the box is not as wide as the game's goals.
@@ -87,8 +85,7 @@ class GoalsConfig:
             return None
         source = self._source(spec, rule, value, actor, streams, device, model)
         return Pursuit(
-            spec, rule, source, streams("goals"), learn_every=self.learn_every, wander=self.wander, ends=ends,
-            device=device,
+            spec, rule, source, streams("goals"), learn_every=self.learn_every, wander=self.wander, device=device
         )  # fmt: skip
 
     def _source(

@@ -87,33 +87,33 @@ class HindsightGoals(nn.Module):
         self.register_buffer("wanted", torch.zeros(self.config.matched, 2 * width))
         self.met = 0
         """desired goals so far; `wanted` is a ring of the newest, each with what was achieved at its start"""
-        self.trails = torch.zeros(0, 1, width)
-        self.there = torch.zeros(0, 1, dtype=torch.bool)
-        self.starts: dict[str, Tensor] = {}
-        """first views of the trajectories, by field"""
+        self.held: dict[str, Tensor] = {}
+        """the trajectories' first views, by field, with `trails (I, T, G)` and `there (I, T)`, which is false after a
+        trajectory's end; empty until there are some"""
 
     @torch.no_grad()
     def propose(self, start: View, replay: EpisodicReplay, rng: torch.Generator) -> Tensor:
         """Goals `(C, G)`: places on the matched trajectories; the game's own where there is none to match."""
-        if not len(self.trails):
+        if not self.held:
             return start.desired
-        begun = View(**self.starts)
+        trails, there = self.held["trails"], self.held["there"]
+        begun = View(**{field.name: self.held[field.name] for field in fields(View)})
         config, size, width = self.config, len(start), start.desired.shape[1]
         earlier = self.get_buffer("wanted")[: min(self.met, max(config.matched - size, 0))]
         goals = torch.cat([start.desired, earlier[:, :width]])
         begins = torch.cat([start.achieved, earlier[:, width:]])
-        many, length, _ = self.trails.shape
+        many, length, _ = trails.shape
         rows = torch.arange(many, device=goals.device).repeat_interleave(length)
-        values = self.value(begun[rows], self.trails.reshape(-1, width)).view(many, length)
+        values = self.value(begun[rows], trails.reshape(-1, width)).view(many, length)
         values = values.clamp(-1.0 / (1.0 - config.discount), 0.0)
         prices = -self.reach * (1.0 - config.discount) / config.lipschitz * values
-        costs, steps = trajectory_costs(self.trails, self.there, prices, goals)
+        costs, steps = trajectory_costs(trails, there, prices, goals)
         costs = costs + config.start_weight * torch.cdist(begins, begun.achieved)
         wants, takes = (torch.from_numpy(each) for each in linear_sum_assignment(costs.cpu().numpy()))
         mine = wants < size
         wants, takes = (each[mine].to(goals.device) for each in (wants, takes))
         chosen = start.desired.clone()
-        places = self.trails[takes, steps[wants, takes]]
+        places = trails[takes, steps[wants, takes]]
         chosen[wants] = places + config.noise * torch.randn(places.shape, generator=rng, device=places.device)
         return chosen
 
@@ -144,5 +144,6 @@ class HindsightGoals(nn.Module):
         starts = rows.view[first]
         moved = (trails[:, -1] - starts.achieved).square().sum(1).sqrt() > self.config.moved
         keep = moved.nonzero()[:, 0][-self.config.pool :]
-        self.trails, self.there = trails[keep], there[keep]
-        self.starts = {field.name: getattr(starts, field.name)[keep] for field in fields(View)}
+        if len(keep):
+            views = {field.name: getattr(starts, field.name)[keep] for field in fields(View)}
+            self.held = {**views, "trails": trails[keep], "there": there[keep]}

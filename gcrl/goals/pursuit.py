@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from presage.common.episodic_replay import EpisodicReplay
 from presage.common.game import GameSpec, GoalRule, Rows, View
 from presage.common.method import Metrics
-from presage.common.relabel import Ends, Goals
+from presage.common.relabel import Goals
 from presage.gcrl.goals.source import GoalSource, Pursuits
 
 REMEMBERED = 100
@@ -33,7 +33,7 @@ class Pursuit(nn.Module):
 
     def __init__(
         self, spec: GameSpec, rule: GoalRule, source: GoalSource, rng: torch.Generator, *, learn_every: int = 500,
-        wander: float = 0.0, ends: Ends = "rule", device: torch.device | str = "cpu",
+        wander: float = 0.0, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         """
         Args:
@@ -41,7 +41,6 @@ class Pursuit(nn.Module):
             learn_every: env steps after which the source is fitted anew, when it is next asked.
             wander: what is added to the chance of a random action with every env step since the episode's goal was
                 first reached, so that an episode goes on to explore from there (Pitis et al. 2020; 0.1 in their code).
-            ends: when a row has no future; see `presage.common.relabel.Goals`.
 
         Raises:
             GameError: the game has no goals.
@@ -50,43 +49,44 @@ class Pursuit(nn.Module):
         super().__init__()
         if learn_every < 1 or not 0 <= wander <= 1:
             raise ValueError(f"learn_every={learn_every} must be >= 1 and wander={wander} lie in [0, 1]")
-        self.goals, self.source, self.rng = Goals(spec, rule, ends, device), source, rng
+        self.goals, self.source, self.rng = Goals(spec, rule, device=device), source, rng
         self.learn_every, self.wander = learn_every, wander
         self.since = learn_every
         """env steps since the source was fitted"""
-        nobody = torch.zeros(0, device=device)
-        self.begins = nobody.bool()
-        """(C,) bool: copies whose episode begins with the next view"""
-        self.desired = nobody
-        """(C, G) the goals that are pursued"""
-        self.wandering = nobody.long()
-        """(C,) env steps since the goal was first reached; 0 until then"""
-        self.starts: dict[str, Tensor] = {}
-        """the first views of the open episodes, by field"""
+        self.open: dict[str, Tensor] = {}
+        """of every copy's open episode: its first view, by field, with `begins (C,)` bool, whether it begins with the
+        next view, `goal (C, G)`, and `wandering (C,)`, env steps since the goal was first reached, 0 until then; empty
+        before the run's first view"""
         self.successes: deque[bool] = deque(maxlen=REMEMBERED)
         """whether the goals of the newest episodes that are over were reached"""
         self.metrics: Metrics = {}
 
     def aim(self, view: View, replay: EpisodicReplay) -> View:
         """What is seen, under the goals that are pursued; those of episodes that begin are proposed now."""
-        if len(self.begins) != len(view):  # the run's first view
-            self.begins = torch.ones(len(view), dtype=torch.bool, device=view.obs.device)
-            self.desired, self.wandering = view.desired.clone(), self.begins.long() * 0
-            self.starts = {field.name: getattr(view, field.name).clone() for field in fields(View)}
-        if bool(self.begins.any()):
-            if self.since >= self.learn_every and len(replay):
-                self.source.learn(replay, self.rng)
-                self.since = 0
-                outcomes = replay.achieved_after(replay.latest(10_000)[:, None])
-                self.metrics["goal/achieved_spread"] = float(outcomes.std(0, unbiased=False).mean())
-            goals = self.source.propose(view[self.begins], replay, self.rng)
-            self.desired = self.desired.masked_scatter(self.begins[:, None], goals)
-            self.wandering = self.wandering.masked_fill(self.begins, 0)
-            for name, kept in self.starts.items():
-                new = getattr(view, name)
-                self.starts[name] = torch.where(self.begins[:, None], new, kept)
-            self.begins = torch.zeros_like(self.begins)
-        return replace(view, desired=self.desired)
+        held = self.open
+        if not held:
+            first = {field.name: getattr(view, field.name).clone() for field in fields(View)}
+            begins = torch.ones(len(view), dtype=torch.bool, device=view.obs.device)
+            held = self.open = {**first, "begins": begins, "goal": view.desired, "wandering": begins.long()}
+        if bool(held["begins"].any()):
+            self._begin(view, replay)
+        return replace(view, desired=held["goal"])
+
+    def _begin(self, view: View, replay: EpisodicReplay) -> None:
+        """Fit the source if that is due, and ask it for the goals of the episodes that begin."""
+        held = self.open
+        begins = held["begins"]
+        if self.since >= self.learn_every and len(replay):
+            self.source.learn(replay, self.rng)
+            self.since = 0
+            outcomes = replay.achieved_after(replay.latest(10_000)[:, None])
+            self.metrics["goal/achieved_spread"] = float(outcomes.std(0, unbiased=False).mean())
+        goals = self.source.propose(view[begins], replay, self.rng)
+        for field in fields(View):
+            held[field.name] = torch.where(begins[:, None], getattr(view, field.name), held[field.name])
+        held["goal"] = held["goal"].masked_scatter(begins[:, None], goals)
+        held["wandering"] = held["wandering"].masked_fill(begins, 0)
+        held["begins"] = torch.zeros_like(begins)
 
     def explore(self, view: View, act: Tensor) -> Tensor:
         """The joint actions `(C, A)`, some of them random where goals have been reached."""
@@ -95,28 +95,29 @@ class Pursuit(nn.Module):
         spec = self.goals.spec
         other = spec.random_action(view.acting, view.legal, self.rng)
         chance = torch.rand(len(act), generator=self.rng, device=act.device)
-        return torch.where((chance < self.wander * self.wandering)[:, None], other, act)
+        return torch.where((chance < self.wander * self.open["wandering"])[:, None], other, act)
 
     def rows(self, rows: Rows) -> Rows:
         """One env step of every copy as it is to be stored: under the goal that was pursued in it."""
+        goal, wandering = self.open["goal"], self.open["wandering"]
         everyone = torch.ones(1, 1, dtype=torch.bool, device=rows.obs.device)
-        found = self.goals.replaced(rows, self.desired, everyone.expand(len(rows), self.goals.groups))
+        found = self.goals.replaced(rows, goal, everyone.expand(len(rows), self.goals.groups))
         over = rows.truncated | rows.terminated.all(1)
         found = found.with_(truncated=rows.truncated | (over & ~found.terminated.all(1)))
-        reached = self.goals.rule.success(rows.next_achieved, self.desired).all(1)
-        self.wandering += (self.wandering > 0) | reached
+        reached = self.goals.rule.success(rows.next_achieved, goal).all(1)
+        self.open["wandering"] = wandering + ((wandering > 0) | reached)
         self.since += len(rows)
         if bool(over.any()):
             self._ended(over)
         return found
 
     def _ended(self, over: Tensor) -> None:
-        reached = self.wandering[over] > 0
-        start = View(**{name: kept[over] for name, kept in self.starts.items()})
-        goals = self.desired[over]
+        held = self.open
+        reached, goals = held["wandering"][over] > 0, held["goal"][over]
+        start = View(**{field.name: held[field.name][over] for field in fields(View)})
         self.source.ended(Pursuits(start=start, goals=goals, reached=reached))
         self.successes.extend(reached.tolist())
-        self.begins = over
+        held["begins"] = over
         self.metrics |= {
             "goal/pursued_success_rate": sum(self.successes) / len(self.successes),
             "goal/pursued_apart": float((goals - start.desired).square().sum(1).sqrt().mean()),
@@ -124,4 +125,4 @@ class Pursuit(nn.Module):
 
     def drop(self, copies: Sequence[int]) -> None:
         """Forget the open episodes of these copies, whose next ones begin."""
-        self.begins[list(copies)] = True
+        self.open["begins"][list(copies)] = True

@@ -171,7 +171,7 @@ class ForeseenSubgoals:
 
     def left(self, places: Tensor, goals: Tensor, rng: torch.Generator) -> Tensor:
         """What is left, `(M,)`, of the way from `places (M, O + G)` to `goals (M, G)`; 0 where they are reached."""
-        obs, achieved = places.split([self.spec.obs_dim, self.spec.goal_dim], 1)
+        obs, achieved = places[:, : self.spec.obs_dim], places[:, self.spec.obs_dim :]
         view = View.of(self.spec, obs, achieved=achieved, desired=goals)
         window = first_window(self.spec, view)
         everyone = torch.full((len(view),), ALL_AGENTS, device=obs.device)

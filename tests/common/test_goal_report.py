@@ -32,12 +32,14 @@ def test_pursuits_are_those_of_a_list_of_episodes(copies: int, limit: int, steps
         rows, _ = game.step(torch.rand(copies, 2, generator=rng) * 2 - 1)
         replay.extend(rows)
         said.append(rows)
-    found = GoalPoints.of(replay, rules.goal_rule)
+    rule = rules.goal_rule
+    assert rule is not None
+    found = GoalPoints.of(replay, rule)
     wanted = []
     for lane in range(copies):
         held = said[-replay.filled[lane] :]
         for k, rows in enumerate(held):
-            hit = bool(rules.goal_rule.success(rows.next_achieved, rows.desired)[lane, 0])
+            hit = bool(rule.success(rows.next_achieved, rows.desired)[lane, 0])
             if k == 0 or int(rows.step[lane]) == 0:
                 wanted.append([rows.desired[lane].tolist(), hit])
             else:

@@ -78,11 +78,11 @@ def test_trajectories_are_those_of_the_replay_that_moved() -> None:
     moving, still = torch.tensor([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]]), torch.zeros(4, 2)
     source = HindsightGoals(2, hard, REACH, CONFIG)
     source.learn(EpisodicReplay(PLANE, 10, 1), generator(0))
-    assert not len(source.trails)
+    assert not source.held
     source.learn(played([still, moving, still, moving + 1]), generator(0))
-    assert source.there.sum(1).tolist() == [2, 2]
-    torch.testing.assert_close(source.trails[0, :2], moving[1:])
-    torch.testing.assert_close(source.trails[1, :2], moving[1:] + 1)
+    assert source.held["there"].sum(1).tolist() == [2, 2]
+    torch.testing.assert_close(source.held["trails"][0, :2], moving[1:])
+    torch.testing.assert_close(source.held["trails"][1, :2], moving[1:] + 1)
 
 
 def test_without_trajectories_the_game_s_own_goals_are_pursued() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -36,6 +38,11 @@ class Told:
         self.learned.append(len(replay))
 
 
+def pursuing(rules: World2D, source: Told, **numbers: Any) -> Pursuit:
+    assert rules.goal_rule is not None
+    return Pursuit(rules.spec, rules.goal_rule, source, generator(0), **numbers)
+
+
 def played(rules: World2D, pursuit: Pursuit, copies: int, steps: int) -> tuple[EpisodicReplay, list[Rows]]:
     """What is stored, and what the game itself said."""
     game, rng = BatchedGame(rules, copies), generator(5)
@@ -51,18 +58,15 @@ def played(rules: World2D, pursuit: Pursuit, copies: int, steps: int) -> tuple[E
 
 
 @settings(deadline=None, max_examples=25)
-@given(
-    copies=st.integers(1, 4), limit=st.integers(1, 5), steps=st.integers(1, 14), terminates=st.booleans(),
-    ends=st.sampled_from(["rule", "success", "never"]),
-)  # fmt: skip
-def test_rows_are_those_of_the_goals_that_were_pursued(
-    copies: int, limit: int, steps: int, terminates: bool, ends: str
-) -> None:
+@given(copies=st.integers(1, 4), limit=st.integers(1, 5), steps=st.integers(1, 14), terminates=st.booleans())
+def test_rows_are_those_of_the_goals_that_were_pursued(copies: int, limit: int, steps: int, terminates: bool) -> None:
     rules = World2D(epsilon=0.8, spread=True, terminates=terminates, episode_limit=limit)
     source = Told()
-    pursuit = Pursuit(rules.spec, rules.goal_rule, source, generator(0), ends=ends)  # type: ignore[arg-type]
+    pursuit = pursuing(rules, source)
     replay, own = played(rules, pursuit, copies, steps)
-    rule, goals, told = rules.goal_rule, torch.zeros(copies, 2), iter(source.proposed)
+    rule = rules.goal_rule
+    assert rule is not None
+    goals, told = torch.zeros(copies, 2), iter(source.proposed)
     begins, reached = torch.ones(copies, dtype=torch.bool), torch.zeros(copies, dtype=torch.bool)
     first, over = torch.zeros(copies, 2), iter(source.over)
     stored = replay.rows(replay.all())
@@ -74,10 +78,7 @@ def test_rows_are_those_of_the_goals_that_were_pursued(
         assert torch.equal(rows.desired, goals)
         assert torch.equal(rows.reward, rule.reward(game.next_achieved, goals))
         reached |= rule.success(game.next_achieved, goals)[:, 0]
-        wanted = {
-            "rule": rule.terminated(game.next_achieved, goals) & terminates,
-            "success": rule.success(game.next_achieved, goals), "never": torch.zeros(copies, 1, dtype=torch.bool),
-        }[ends]  # fmt: skip
+        wanted = rule.terminated(game.next_achieved, goals)
         assert torch.equal(rows.terminated, wanted)
         begins = game.truncated | game.terminated[:, 0]
         assert torch.equal(rows.truncated | rows.terminated[:, 0], begins | wanted[:, 0])
@@ -95,7 +96,7 @@ def test_rows_are_those_of_the_goals_that_were_pursued(
 
 def test_the_source_is_fitted_before_it_is_asked_and_not_too_often() -> None:
     rules, source = World2D(episode_limit=3), Told()
-    pursuit = Pursuit(rules.spec, rules.goal_rule, source, generator(0), learn_every=8)
+    pursuit = pursuing(rules, source, learn_every=8)
     played(rules, pursuit, 2, 19)
     assert source.learned == [6, 18, 30]
     assert len(source.proposed) == 7
@@ -103,7 +104,7 @@ def test_the_source_is_fitted_before_it_is_asked_and_not_too_often() -> None:
 
 def test_after_the_goal_actions_are_more_and_more_at_random() -> None:
     rules, source = World2D(epsilon=30.0, episode_limit=9), Told()
-    pursuit = Pursuit(rules.spec, rules.goal_rule, source, generator(0), wander=0.25)
+    pursuit = pursuing(rules, source, wander=0.25)
     game, replay = BatchedGame(rules, 400), EpisodicReplay(rules.spec, 4_000, 400)
     view, nothing, shares = game.reset(0), torch.zeros(400, 2), []
     for _ in range(6):
@@ -114,15 +115,15 @@ def test_after_the_goal_actions_are_more_and_more_at_random() -> None:
         pursuit.rows(rows)
     assert shares == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0, 1.0], abs=0.07)
     assert pursuit.explore(view, nothing) is not nothing
-    assert Pursuit(rules.spec, rules.goal_rule, source, generator(0)).explore(view, nothing) is nothing
+    assert pursuing(rules, source).explore(view, nothing) is nothing
 
 
 def test_an_episode_that_is_given_up_is_no_pursuit() -> None:
     rules, source = World2D(episode_limit=30), Told()
-    pursuit = Pursuit(rules.spec, rules.goal_rule, source, generator(0))
+    pursuit = pursuing(rules, source)
     played(rules, pursuit, 3, 2)
     pursuit.drop([1])
-    before, start = pursuit.desired.clone(), BatchedGame(rules, 3).reset(1)
+    before, start = pursuit.open["goal"].clone(), BatchedGame(rules, 3).reset(1)
     after = pursuit.aim(start, EpisodicReplay(rules.spec, 30, 3)).desired
     assert (before != after).any(1).tolist() == [False, True, False]
     assert not source.over
@@ -131,6 +132,6 @@ def test_an_episode_that_is_given_up_is_no_pursuit() -> None:
 def test_numbers_out_of_range_are_refused() -> None:
     rules = World2D()
     with pytest.raises(ValueError, match="learn_every=0 must be >= 1"):
-        Pursuit(rules.spec, rules.goal_rule, Told(), generator(0), learn_every=0)
+        pursuing(rules, Told(), learn_every=0)
     with pytest.raises(ValueError, match=r"wander=1\.5 lie in"):
-        Pursuit(rules.spec, rules.goal_rule, Told(), generator(0), wander=1.5)
+        pursuing(rules, Told(), wander=1.5)

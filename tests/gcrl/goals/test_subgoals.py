@@ -146,6 +146,7 @@ def world_source(ready: bool = True) -> tuple[ForeseenSubgoals, EpisodicReplay]:
     """A source that looks five steps ahead, and a replay of places all over the lower half of the square."""
     rules = World2D(spread=True)
     config = ForeseenSubgoalsConfig(length=5, pool=2_000)
+    assert rules.goal_rule is not None
     source = ForeseenSubgoals(rules.spec, rules.goal_rule, RulesKernel(rules), Straight(), config, lambda: ready)
     places = torch.rand(2_000, 2, generator=generator(0)) * 10
     replay, size = EpisodicReplay(rules.spec, 2_000, 1), len(places)
@@ -192,4 +193,4 @@ def test_before_the_model_is_fitted_goals_are_the_games_own() -> None:
     with pytest.raises(ValueError, match="length=0 and pool=1000 must be >= 1"):
         ForeseenSubgoalsConfig(length=0)
     with pytest.raises(GameError, match="needs 2 frames"):
-        ForeseenSubgoals(replace(World2D().spec, frames=2), World2D().goal_rule, RulesKernel(World2D()), Straight())
+        ForeseenSubgoals(replace(source.spec, frames=2), source.rule, source.kernel, source.actor)
