@@ -26,7 +26,7 @@ from presage.common.ledger import Ledger
 from presage.common.live_terms import LiveTerms
 from presage.common.method import Metrics, Pursuer
 from presage.common.one_batch import OneBatch
-from presage.common.relabel import Relabeller
+from presage.common.relabel import BranchRelabeller, Relabeller
 from presage.common.replay import Replay
 from presage.common.rollout import Answerers, OpponentModels, branch_rollouts
 from presage.common.schedules import LengthRamp
@@ -120,7 +120,8 @@ class Opponents(Protocol):
 class Dyna(OffPolicyAlgorithm[Policy]):
     """The model-based wrapper: collects nothing, but fits, imagines and improves on the rows it is given."""
 
-    checkpoint_skip = ("replay", "imagined", "ledger", "metrics", "_reader", "on_phase", "stats", "relabel", "aims")
+    checkpoint_skip = ("replay", "imagined", "ledger", "metrics", "_reader", "on_phase", "stats", "relabel", "aims",
+                       "branch_relabel")  # fmt: skip
     """saved apart, or made again by the next step"""
 
     def __init__(
@@ -136,6 +137,7 @@ class Dyna(OffPolicyAlgorithm[Policy]):
         real_opponents: Actor | None = None,
         relabel: Relabeller | None = None,
         aims: Relabeller | None = None,
+        branch_relabel: BranchRelabeller | None = None,
         pursuit: Pursuer | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -151,6 +153,7 @@ class Dyna(OffPolicyAlgorithm[Policy]):
             relabel: gives the real rows of an update their goals; None: those that were pursued. A world that it looks
                 into is fitted even where nothing is imagined.
             aims: likewise the real states that are branched from.
+            branch_relabel: gives imagined rows other goals than those that their branches pursued.
             pursuit: gives episodes their goals; None: they are the game's own.
 
         Raises:
@@ -167,7 +170,7 @@ class Dyna(OffPolicyAlgorithm[Policy]):
         super().__init__(policy=learner.policy)
         self.spec, self.config, self.learner, self.actor = spec, config, learner, actor
         self.world = world if config.real_share < 1 or relabel is not None else None
-        self.relabel, self.aims, self.pursuit = relabel, aims, pursuit
+        self.relabel, self.aims, self.branch_relabel, self.pursuit = relabel, aims, branch_relabel, pursuit
         self.opponents = opponents
         self.answerers = Answerers(policy=actor, models=opponents.models if opponents else None, real=real_opponents)
         self.device = torch.device(device)
@@ -293,12 +296,23 @@ class Dyna(OffPolicyAlgorithm[Policy]):
             )  # fmt: skip
         imagined = self.imagined
 
-        def store(rows: Rows) -> None:
+        steps: list[tuple[Rows, Tensor]] = []
+
+        def keep(rows: Rows) -> None:
             imagined.extend(rows, rows.ego.long().clamp_min(0))
+
+        def store(rows: Rows, branch: Tensor) -> None:
+            if self.branch_relabel is None:
+                keep(rows)
+            else:
+                steps.append((rows, branch))
 
         branch_rollouts(
             self.spec, self.world.kernel, self.answerers, window, ego, table, self.imagine_rng, store, self.ledger
         )
+        if self.branch_relabel is not None:
+            for rows in self.branch_relabel(steps, self.imagine_rng):
+                keep(rows)
         self.metrics["model/rollout_len"] = float(horizon)
 
     def mix(self, replay: Replay) -> Rows:

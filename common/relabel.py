@@ -8,7 +8,7 @@ Shape suffixes: B rows, N agents, G goal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal, Protocol, get_args
 
@@ -30,6 +30,19 @@ class Relabeller(Protocol):
         Args:
             replay: where they were drawn. index: `(B,)` their places in it. rows: `replay.rows(index)`.
             rng: on the replay's device.
+        """
+        ...
+
+
+class BranchRelabeller(Protocol):
+    """Gives imagined rows other goals, when their branches are done."""
+
+    def __call__(self, steps: Sequence[tuple[Rows, Tensor]], rng: torch.Generator) -> Iterable[Rows]:
+        """The rows of every step under the goals that are chosen for them, as new tensors.
+
+        Args:
+            steps: for every step, the first of which all branches made, its rows and which branches these are, `(B,)`
+            rng: on the rows' device.
         """
         ...
 

@@ -54,7 +54,7 @@ def branch_rollouts(
     ego: Tensor,
     table: Tensor,
     rng: torch.Generator,
-    store: Callable[[Rows], None],
+    store: Callable[[Rows, Tensor], None],
     ledger: Ledger,
 ) -> Tensor:
     """Imagine `H` steps from every start and hand each step's rows to `store`.
@@ -67,7 +67,7 @@ def branch_rollouts(
             policy, no one is asked, and `table (1, N, H)` gives the horizon alone.
         table: (I, N, H) int8 of `Answer` codes.
         rng: draws answers and outcomes.
-        store: takes the rows of one step of the branches still running.
+        store: takes the rows of one step of the branches still running, and which these are, `(B,)` in 0..R-1.
         ledger: counts the queries.
 
     Returns:
@@ -88,6 +88,7 @@ def branch_rollouts(
     real_carry = answerers.real.init(starts) if answerers.real is not None and not together else None
     view = starts.now
     alive = torch.ones(len(view), dtype=torch.bool, device=view.obs.device)
+    everyone = torch.arange(len(view), device=view.obs.device)
     running = torch.zeros(horizon, dtype=torch.int64, device=view.obs.device)
     for u in range(horizon):
         running[u] = alive.sum()
@@ -107,7 +108,8 @@ def branch_rollouts(
             spec, view, act, outcome.reward, outcome.after, outcome.terminated, torch.zeros_like(alive),
             torch.full_like(running[:1], u).expand(len(alive)), ego,
         )  # fmt: skip
-        store(rows if not spec.terminates else rows[alive.nonzero().squeeze(1)])
+        branch = alive.nonzero().squeeze(1) if spec.terminates else everyone
+        store(rows[branch] if spec.terminates else rows, branch)
         if spec.terminates:
             own = ego.long().clamp_min(0)[:, None]
             ended = outcome.terminated.all(1) if together else outcome.terminated.gather(1, own).squeeze(1)

@@ -9,7 +9,7 @@ Shape suffixes: B rows, G goal, K groups of agents that share a goal (one agent:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate, pairwise
 
@@ -151,3 +151,40 @@ AHEAD: dict[str, Callable[[Span, Tensor, float], Tensor]] = {
     "future": _future, "geometric": _geometric, "final": _final, "episode": _episode,
 }  # fmt: skip
 """strategies inside an episode: how many rows ahead, from spans `(B, 1)`, uniform numbers `(B, K)` and persistence"""
+
+
+class BranchHindsight:
+    """Hindsight inside imagined branches: a share of their rows gets what their own branch achieved later as its goal,
+    the row's own step included. Branches that pursue a goal are seldom paid by it; a branch reaches what it reaches.
+
+    A `presage.common.relabel.BranchRelabeller`. Not in the papers.
+    """
+
+    def __init__(
+        self, spec: GameSpec, rule: GoalRule, share: float, *, ends: Ends = "rule", device: torch.device | str = "cpu"
+    ) -> None:
+        """
+        Args:
+            spec, rule: the game and its `goal_rule`. share: of the rows of every step, in [0, 1]. ends: see `Goals`.
+
+        Raises:
+            GameError: the game has no goals.
+            ValueError: the share is not in [0, 1].
+        """
+        if not 0 <= share <= 1:
+            raise ValueError(f"share={share} must lie in [0, 1]")
+        self.goals, self.share = Goals(spec, rule, ends, device), share
+
+    def __call__(self, steps: Sequence[tuple[Rows, Tensor]], rng: torch.Generator) -> Iterator[Rows]:
+        """The rows of every step, some of them under later outcomes of their branches; see `BranchRelabeller`."""
+        first = steps[0][0].next_achieved
+        outcome = torch.stack([torch.zeros_like(first)] * len(steps))
+        last = torch.zeros(len(first), dtype=torch.long, device=first.device)
+        for u, (rows, branch) in enumerate(steps):
+            outcome[u, branch], last[branch] = rows.next_achieved, u
+        entry = torch.arange(first.shape[1], device=first.device)
+        for u, (rows, branch) in enumerate(steps):
+            chance = torch.rand(len(rows), self.goals.groups, generator=rng, device=first.device)
+            then = self.goals.by_entry(u + (chance * (last[branch] - u + 1)[:, None]).long())
+            chosen = self.goals.places(len(rows), rng) < self.share
+            yield self.goals.replaced(rows, outcome[then, branch[:, None], entry], chosen)

@@ -29,7 +29,7 @@ from presage.common.streams import Streams
 from presage.common.worlds import GivenWorld, LearnedWorld
 from presage.gcrl.foresight import Foresight, ForesightConfig
 from presage.gcrl.goals.choice import GoalsConfig, Model
-from presage.gcrl.hindsight import Hindsight, Shares
+from presage.gcrl.hindsight import BranchHindsight, Hindsight, Shares
 from presage.gcrl.learners import GoalLearnerConfig, value_of
 
 
@@ -70,6 +70,8 @@ class MapGoConfig:
     """of hindsight, for real rows with `relabel="hindsight"`"""
     aims: Shares = field(default_factory=Shares)
     """what imagined branches pursue"""
+    branch_hindsight: float = 0.0
+    """share of imagined rows that get a later outcome of their own branch as their goal; 0 in the paper; in [0, 1]"""
     ends: Ends = "rule"
     """when a relabelled row has no future; see `presage.common.relabel.Goals`"""
     goals: GoalsConfig = field(default_factory=GoalsConfig)
@@ -86,6 +88,8 @@ class MapGoConfig:
     def __post_init__(self) -> None:
         if self.relabel not in ("foresight", "hindsight", "none"):
             raise ValueError(f"relabel={self.relabel!r} must be 'foresight', 'hindsight' or 'none'")
+        if not 0 <= self.branch_hindsight <= 1:
+            raise ValueError(f"branch_hindsight={self.branch_hindsight} must lie in [0, 1]")
         if self.pool < 0 or self.pool_updates < 1:
             raise ValueError(f"pool={self.pool} must be >= 0 and pool_updates={self.pool_updates} >= 1")
 
@@ -107,12 +111,16 @@ class MapGoConfig:
             )
         relabel: Relabeller | None = None
         aims: Relabeller | None = None
-        pursuit = None
+        branch_relabel, pursuit = None, None
         if spec.goal_dim and goal_rule is not None:
             pursuit = self.goals.build(
                 spec, goal_rule, value_of(learner, actor), actor, streams, device, model=model_of(world)
             )
             aims = Hindsight(spec, goal_rule, self.aims, ends=self.ends, device=device)
+            if self.branch_hindsight:
+                branch_relabel = BranchHindsight(
+                    spec, goal_rule, self.branch_hindsight, ends=self.ends, device=device
+                )  # fmt: skip
             if self.relabel == "hindsight":
                 relabel = Hindsight(spec, goal_rule, self.shares, ends=self.ends, device=device)
             elif self.relabel == "foresight" and world is not None:
@@ -123,7 +131,8 @@ class MapGoConfig:
         if isinstance(relabel, Foresight) and self.pool:
             relabel = Pooled(relabel, self.pool, self.pool_updates)
         return Dyna(
-            spec, self.loop, learner, actor, streams, world=world, relabel=relabel, aims=aims, pursuit=pursuit,
+            spec, self.loop, learner, actor, streams, world=world, relabel=relabel, aims=aims,
+            branch_relabel=branch_relabel, pursuit=pursuit,
             device=device,
         )  # fmt: skip
 

@@ -87,7 +87,12 @@ def run(
     window = window_at(View.of(spec, obs, acting=kernel.acting[:, 0]), spec.act_dim)
     rows: list[Rows] = []
     ledger = Ledger(spec.n)
-    running = branch_rollouts(spec, kernel, answerers, window, ego, table, generator(0), rows.append, ledger)
+
+    def store(part: Rows, branch: Tensor) -> None:
+        assert torch.equal(part.obs[:, 0].long(), branch)
+        rows.append(part)
+
+    running = branch_rollouts(spec, kernel, answerers, window, ego, table, generator(0), store, ledger)
     return Rollout(rows, running, ledger.queries)
 
 

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from presage.common.episodic_replay import EpisodicReplay
-from presage.common.game import GameError, Rows
+from presage.common.game import GameError, Rows, View
 from presage.common.relabel import Goals
+from presage.envs.goal_rules import DistanceRule
 from presage.envs.registry import make, make_gymnasium
-from presage.gcrl.hindsight import Hindsight, Shares
+from presage.envs.toy.plane import World2D
+from presage.gcrl.hindsight import BranchHindsight, Hindsight, Shares
 from tests.common.told import EPISODE, LANE, Exactly, Told, told_games, told_spec
 from tests.common.toy import PLAIN, assert_same_rows, box_agent, generator
 
@@ -198,3 +200,38 @@ def test_relabelled_rows_are_what_the_environment_itself_would_have_said(name: s
         assert float(reward) == pytest.approx(float(said.compute_reward(achieved, desired, {})))
         assert bool(terminated) == bool(said.compute_terminated(achieved, desired, {}))
     assert 0 < int((found.desired == found.next_achieved).all(1).sum()) < 500
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    lives=st.lists(st.integers(1, 5), min_size=1, max_size=9),
+    share=st.sampled_from([0.0, 0.3, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_in_branches_goals_are_their_own_later_outcomes(lives: list[int], share: float, seed: int) -> None:
+    """Branches of unequal lengths, whose outcomes are (branch, step)."""
+    rules, rule, steps = World2D(spread=True), DistanceRule(threshold=0.15), []
+    for u in range(max(lives)):
+        branch = torch.tensor([k for k, life in enumerate(lives) if life > u])
+        at = torch.stack([branch.float(), torch.full((len(branch),), float(u))], 1)
+        view, after = (View.of(rules.spec, at - torch.tensor([0.0, k]), desired=at * 0 - 9.0) for k in (1.0, 0.0))
+        never = torch.zeros(len(branch), 1, dtype=torch.bool)
+        zero = torch.zeros(len(branch), 1)
+        steps.append(
+            (Rows.of(rules.spec, view, zero.expand(-1, 2), zero, after, never, never[:, 0], zero[:, 0]), branch)
+        )
+    found = list(BranchHindsight(rules.spec, rule, share)(steps, torch.Generator().manual_seed(seed)))
+    for u, (rows, (before, branch)) in enumerate(zip(found, steps, strict=True)):
+        moved = (rows.desired != before.desired).any(1)
+        assert abs(int(moved.sum()) - share * len(rows)) < 1
+        assert torch.equal(rows.desired[moved, 0], branch[moved].float())
+        limit = torch.tensor(lives)[branch[moved]].float()
+        assert bool(((rows.desired[moved, 1] >= u) & (rows.desired[moved, 1] < limit)).all())
+        assert torch.equal(rows.reward[moved], rule.reward(rows.next_achieved, rows.desired)[moved])
+        assert torch.equal(rows.reward[~moved], before.reward[~moved])
+        assert torch.equal(before.desired, torch.full_like(before.desired, -9.0))
+
+
+def test_a_share_of_branches_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"share=1\.5 must lie in"):
+        BranchHindsight(World2D().spec, DistanceRule(threshold=0.15), 1.5)

@@ -110,6 +110,7 @@ def test_hindsight_gives_real_rows_their_goals() -> None:
         ({"relabel": "hindsight", "loop": replace(LOOP, real_share=1.0)}, False, Hindsight),
         ({"relabel": "none"}, True, type(None)),
         ({"pool": 20, "pool_updates": 2}, True, Pooled),
+        ({"branch_hindsight": 0.5}, True, Foresight),
     ],
 )
 def test_foresight_and_imagined_rows_can_be_had_apart(changes: Any, imagines: bool, relabels: type) -> None:
@@ -122,6 +123,11 @@ def test_foresight_and_imagined_rows_can_be_had_apart(changes: Any, imagines: bo
     assert any(name.startswith("model/") for name in dyna.metrics) == fitted
     rows = dyna.mix(replay)
     assert torch.equal(rows.reward, RULE.reward(rows.next_achieved, rows.desired))
+    if dyna.imagined is not None:
+        rows = dyna.imagined.rows(dyna.imagined.all())
+        assert torch.equal(rows.reward, RULE.reward(rows.next_achieved, rows.desired))
+        reached = float((rows.desired == rows.next_achieved).all(1).double().mean())
+        assert (reached > 0.3) == ("branch_hindsight" in changes)
     assert ("goal/foreseen_share" in dyna.losses()) == (relabels in (Foresight, Pooled))
 
 
