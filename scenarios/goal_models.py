@@ -43,10 +43,12 @@ def her(learner: GoalLearnerConfig, warmup_steps: int, updates_per_step: float =
 
 
 def mapgo(
-    learner: GoalLearnerConfig, warmup_steps: int, updates_per_step: float = 5.0, *, horizon: int = 3,
+    learner: GoalLearnerConfig, warmup_steps: int, updates_per_step: float = 5.0, *, horizon: int = 5,
     fit_every: int = 250, **numbers: Any,
 ) -> MapGoConfig:  # fmt: skip
-    """Foresight for real rows, a twentieth of a batch, and branches that pursue goals for the rest.
+    """Foresight for real rows, a twentieth of a batch, and branches that pursue goals for the rest. Half of these rows
+    get a later outcome of their own branch as their goal, without which a policy that reaches nothing yet learns little
+    from its branches (`benchmarks/mapgo_goals.py`).
 
     Args:
         warmup_steps: as above. horizon: imagined steps of a branch. fit_every: env steps between two fits.
@@ -59,7 +61,8 @@ def mapgo(
     )  # fmt: skip
     ensemble = EnsembleConfig(members=5, elites=3, hidden=(128, 128, 128))
     fit = FitConfig(max_updates=1_000)
-    own: dict[str, Any] = {"ensemble": ensemble, "fit": fit, "pool": 2_000, "pool_updates": 250}
+    own: dict[str, Any] = {"ensemble": ensemble, "fit": fit, "pool": 2_000, "pool_updates": 250,
+                           "branch_hindsight": 0.5}  # fmt: skip
     return MapGoConfig(learner=learner, loop=loop, **(own | numbers))
 
 
@@ -94,12 +97,12 @@ FETCH_REACH_LEARNER = learner(hidden=128)
 
 def fetch_reach_her() -> HERConfig:
     """Hindsight on reaching."""
-    return her(FETCH_REACH_LEARNER, 500)
+    return her(FETCH_REACH_LEARNER, 100)
 
 
 def fetch_reach_mapgo() -> MapGoConfig:
     """MapGo on reaching."""
-    return mapgo(FETCH_REACH_LEARNER, 500)
+    return mapgo(FETCH_REACH_LEARNER, 100, fit_every=100)
 
 
 FETCH_PUSH_LEARNER = learner()

@@ -6,8 +6,8 @@ generator is trained by least squares (LSGAN) against a discriminator that has s
 drawn to the one and pushed away from the other.
 
 The released code spans twice the box of goals and clips; here the generator's range is the box. Its labels, networks
-and noise are taken over. What is drawn is far less diverse than it seems: noise and archive hide how little the
-generator spreads (`GoalGAN.spread`).
+and noise are taken over. By itself the generator collapses to a single goal, which noise and archive hide; a small
+weight on how much its goals differ (`diversity`) spreads them over the band of intermediate ones (`GoalGAN.spread`).
 
 Shape suffixes: M goals, G goal, Z noise.
 """
@@ -31,7 +31,7 @@ FAKE, REAL = -1.0, 1.0
 @dataclass(frozen=True, kw_only=True)
 class GoalGANConfig:
     """The numbers of GoalGAN, by its authors' code for the multi-path maze, with the bounds of its other tasks; the
-    archive's room and `least_positive` are the suite's own.
+    archive's room, `least_positive` and `diversity` are the suite's own.
     """
 
     low_success: float = 0.1
@@ -52,8 +52,8 @@ class GoalGANConfig:
     """of both networks in a round; >= 1"""
     wished: float = 1.0
     """c: what the generator wants the discriminator to say; 0 in the paper, 1 in its code"""
-    diversity: float = 0.0
-    """weight of the regularisation that keeps the generator from drawing one goal alone; 0 in the paper; >= 0"""
+    diversity: float = 0.001
+    """weight of a regularisation that keeps the generator from drawing one goal alone; 0 in the paper; >= 0"""
     noise: float = 0.5
     """standard deviation of what is added to generated goals, in their own units; >= 0"""
     fresh_share: float = 2 / 3

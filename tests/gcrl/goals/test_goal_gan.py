@@ -51,15 +51,18 @@ def test_the_discriminator_tends_to_its_optimum(shares: tuple[float, ...], optim
     assert float(source.judge(at[:1]).detach()) == pytest.approx(optimum, abs=0.02)
 
 
-@pytest.mark.parametrize("wished", [0.0, 1.0])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_generated_goals_lie_in_the_band_of_intermediate_ones(seed: int, wished: float) -> None:
-    source, rng = gan(wished=wished), generator(seed)
+@pytest.mark.parametrize(("diversity", "least", "most"), [(0.0, 0.0, 0.025), (0.001, 0.03, 0.08)])
+@pytest.mark.parametrize(("seed", "wished"), [(0, 1.0), (1, 0.0)])
+def test_generated_goals_lie_in_the_band_of_intermediate_ones(
+    seed: int, wished: float, diversity: float, least: float, most: float
+) -> None:
+    """A band of deviation 0.058: the generator draws one of its goals alone, unless it is made to differ."""
+    source, rng = gan(wished=wished, diversity=diversity), generator(seed)
     goals = 2 * torch.rand(300, 1, generator=rng) - 1
     assert source.fit(goals, ((goals > 0.4) & (goals < 0.6))[:, 0], rng, steps=1_000)
     drawn = source.generate(2_000, rng).detach()
-    assert float(((drawn > 0.3) & (drawn < 0.7)).double().mean()) >= 0.8
-    assert 0.0 < float(source.spread(rng)) < 0.1
+    assert float(((drawn > 0.3) & (drawn < 0.7)).double().mean()) >= 0.95
+    assert least < float(source.spread(rng)) < most
 
 
 def test_the_generator_s_range_is_the_box() -> None:
