@@ -21,7 +21,7 @@ from presage.common.relabel import Ends, Relabeller
 from presage.common.replay import Replay
 from presage.common.streams import Streams
 from presage.gcrl.foresight import Foresight, ForesightConfig
-from presage.gcrl.hindsight import Hindsight, Shares
+from presage.gcrl.hindsight import BranchHindsight, Hindsight, Shares
 from presage.marl.aorpo import AdaptiveOpponents, AORPOConfig
 
 KEPT = Shares(keep=1.0, future=0.0)
@@ -42,6 +42,8 @@ class GoalAORPOConfig:
     """of hindsight, with `relabel="hindsight"`"""
     aims: Shares = field(default_factory=Shares)
     """what imagined branches pursue"""
+    branch_hindsight: float = 0.0
+    """share of imagined rows that get later outcomes of their own branch as their goals, in [0, 1]"""
     ends: Ends = "rule"
     """when a relabelled row has no future; see `presage.common.relabel.Goals`"""
 
@@ -73,8 +75,13 @@ class GoalAORPOConfig:
         )
         relabel: Relabeller | None = None
         aims: Relabeller | None = None
+        branch_relabel = None
         if goal_rule is not None:
             aims = Hindsight(spec, goal_rule, self.aims, ends=self.ends, device=device)
+            if self.branch_hindsight:
+                branch_relabel = BranchHindsight(
+                    spec, goal_rule, self.branch_hindsight, ends=self.ends, device=device
+                )  # fmt: skip
             if self.relabel == "hindsight":
                 relabel = Hindsight(spec, goal_rule, self.shares, ends=self.ends, device=device)
             elif self.relabel == "foresight":
@@ -84,7 +91,7 @@ class GoalAORPOConfig:
         return Dyna(
             spec, aorpo.loop, GoalConditioned(masac, seen), actor, streams, world=world,
             opponents=None if opponents is None else GoalOpponents(opponents, seen), relabel=relabel, aims=aims,
-            device=device,
+            branch_relabel=branch_relabel, device=device,
         )  # fmt: skip
 
 

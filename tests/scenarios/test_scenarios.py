@@ -52,7 +52,7 @@ def test_a_scenario_suits_its_game(name: str) -> None:
     rows, _ = game.step(trainee.actor.step(carry, view, streams(0)("act"))[1])
     assert rows.obs.shape == (scenario.game.copies, game.spec.obs_dim)
     if isinstance(trainee, Dyna):
-        assert (trainee.world is None) == (scenario.method.loop.real_share == 1)
+        assert (trainee.world is None) == (trainee.config.real_share == 1)
     game.close()
 
 
