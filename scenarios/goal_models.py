@@ -11,6 +11,7 @@ from presage.common.dynamics import EnsembleConfig
 from presage.common.fit import FitConfig
 from presage.common.schedules import LengthRamp
 from presage.common.target_range import TargetRange
+from presage.gcrl.foresight import ForesightConfig
 from presage.gcrl.her import HERConfig
 from presage.gcrl.learners import GoalLearnerConfig
 from presage.gcrl.mapgo import MapGoConfig
@@ -51,12 +52,12 @@ def mapgo(
     from its branches (`benchmarks/mapgo_goals.py`).
 
     Args:
-        warmup_steps: as above. horizon: imagined steps of a branch. fit_every: env steps between two fits.
+        warmup_steps: as above. horizon: imagined steps of a branch; of all branches 25,000. fit_every: env steps between two fits.
         numbers: further fields of `MapGoConfig`.
     """
     loop = DynaConfig(
         real_share=0.05, warmup_steps=warmup_steps, updates_per_step=updates_per_step, fit_every=fit_every,
-        rollout_every=fit_every, rollout_starts=5_000, kept_rollouts=4,
+        rollout_every=fit_every, rollout_starts=25_000 // horizon, kept_rollouts=4,
         horizon=LengthRamp(start_epoch=0, end_epoch=0, start=horizon, end=horizon),
     )  # fmt: skip
     ensemble = EnsembleConfig(members=5, elites=3, hidden=(128, 128, 128))
@@ -127,5 +128,7 @@ def point_maze_her(**numbers: Any) -> HERConfig:
 
 
 def point_maze_mapgo() -> MapGoConfig:
-    """MapGo in the maze."""
-    return mapgo(POINT_MAZE_LEARNER, 2_000, 1.0, fit_every=2_000)
+    """MapGo in the maze; branches and foresight lead well beyond the distance at which a goal counts as reached."""
+    return mapgo(
+        POINT_MAZE_LEARNER, 2_000, 1.0, horizon=30, fit_every=2_000, foresight=ForesightConfig(length=50)
+    )  # fmt: skip
