@@ -52,8 +52,8 @@ def mapgo(
     from its branches (`benchmarks/mapgo_goals.py`).
 
     Args:
-        warmup_steps: as above. horizon: imagined steps of a branch; of all branches 25,000. fit_every: env steps between two fits.
-        numbers: further fields of `MapGoConfig`.
+        warmup_steps: as above. horizon: imagined steps of a branch, of all branches 25,000. fit_every: env steps
+            between two fits. numbers: further fields of `MapGoConfig`.
     """
     loop = DynaConfig(
         real_share=0.05, warmup_steps=warmup_steps, updates_per_step=updates_per_step, fit_every=fit_every,

@@ -10,8 +10,8 @@ from presage.scenarios.goal_aorpo import KEPT, GoalAORPOConfig
 
 
 def aorpo(relabel: Literal["foresight", "hindsight", "none"]) -> GoalAORPOConfig:
-    """AORPO whose real rows are relabelled so; unless it is "none", branches pursue outcomes too, and half of their rows
-    get later outcomes of their own branch as their goals.
+    """AORPO whose real rows are relabelled so; unless it is "none", branches pursue outcomes too, and half of their
+    rows get later outcomes of their own branch as their goals.
     """
     base, foresight = particle_models.aorpo(), ForesightConfig(length=10, shortest=0)
     if relabel == "none":
