@@ -4,26 +4,43 @@
    one with the best mean return over the second half of its run.
 2. Measure: both at their own ratio on other seeds and other episodes.
 
+3. Where MBPO misses its aim, remedies are tried as in the sweep, among them the true dynamics, which set the limit.
+
 Learner, warm-up and evaluations are the same for both. MBPO gets two fifths of SAC's env steps, which is its aim.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from benchmarks.claims import Aim, imported, write
 from benchmarks.long_runs import EPISODES, TUNING_EPISODES, Curve, Curves, command_line, train_curve
 from presage.common import plugins
-from presage.common.curves import SeedCurves, steps_to
+from presage.common.curves import SeedCurves, StepsTo, steps_to
+from presage.common.intervals import interquartile_mean
 from presage.common.report import plot_curves
+from presage.common.schedules import LengthRamp
 
 TASKS, METHODS, SEEDS, TUNING_SEED = ("hopper", "half_cheetah"), {"mbpo": "MBPO", "sac": "SAC"}, (0, 1, 2), 100
 STEPS = {"mbpo": 8_000, "sac": 20_000}
 """env steps of a measured run; runs of the sweep have half of them"""
 RATIOS = {"mbpo": (5.0, 10.0, 20.0), "sac": (1.0, 2.0, 5.0)}
 """updates per env step that each method is swept over"""
+AIM = 0.4
+"""of SAC's env steps"""
+REMEDIES: dict[str, dict[str, Any]] = {
+    "branches_of_five_steps": {
+        "horizon": LengthRamp(start_epoch=0, end_epoch=0, start=5, end=5), "rollout_starts": 2_000,
+    },
+    "half_of_a_batch_real": {"real_share": 0.5},
+    "fits_twice_as_often": {"fit_every": 125, "rollout_every": 125},
+    "true_dynamics": {},
+}  # fmt: skip
+"""what is tried, and what it changes of MBPO's loop"""
 KEPT = Curves("mbpo_mujoco")
 
 
@@ -35,6 +52,8 @@ class Job:
     method: str
     ratio: float
     seed: int
+    remedy: str = ""
+    """what is tried; "" for MBPO as it is"""
 
     @property
     def tuning(self) -> bool:
@@ -44,12 +63,13 @@ class Job:
     @property
     def key(self) -> str:
         """Its name among the finished runs."""
-        return f"{self.task}/{self.method}/{self.ratio:g}/{self.seed}"
+        return f"{self.task}/{self.remedy or self.method}/{self.ratio:g}/{self.seed}"
 
     def run(self) -> Curve:
         """Run it, or go on with it, to its end."""
-        scenario = plugins.load("scenario", f"{self.task}_{self.method}")
-        loop = replace(scenario.method.loop, updates_per_step=self.ratio)
+        perfect = "_perfect" if self.remedy == "true_dynamics" else ""
+        scenario = plugins.load("scenario", f"{self.task}_{self.method}{perfect}")
+        loop = replace(scenario.method.loop, updates_per_step=self.ratio, **REMEDIES.get(self.remedy, {}))
         scenario = replace(
             scenario, method=replace(scenario.method, loop=loop), seed=self.seed, threads=1, device="cpu",
             steps=STEPS[self.method] // (2 if self.tuning else 1), evaluate_every=500, checkpoint_every=2_000,
@@ -81,23 +101,44 @@ def measured(task: str, method: str) -> list[Job]:
     return [] if ratio is None else [Job(task=task, method=method, ratio=ratio, seed=seed) for seed in SEEDS]
 
 
+def curves_of(task: str) -> dict[str, SeedCurves]:
+    """Both methods' measured runs; {} while one lacks some."""
+    done = KEPT.read()
+    found = {
+        method: SeedCurves.align([(done[job.key]["env_steps"], done[job.key]["returns"]) for job in runs])
+        for method in METHODS
+        if (runs := measured(task, method)) and all(job.key in done for job in runs)
+    }
+    return found if found.keys() == METHODS.keys() else {}
+
+
+def compared(curves: Mapping[str, SeedCurves]) -> StepsTo:
+    """MBPO's env steps to what SAC has at the end of its budget."""
+    return steps_to(curves["mbpo"], float(interquartile_mean(curves["sac"].returns[:, -1])))
+
+
+def tried(task: str) -> list[Job]:
+    """The remedies, where it is known that they are needed."""
+    curves, ratio = curves_of(task), chosen(task, "mbpo")
+    if not curves or ratio is None or compared(curves).steps < AIM * STEPS["sac"]:
+        return []
+    return [Job(task=task, method="mbpo", ratio=ratio, seed=TUNING_SEED, remedy=name) for name in REMEDIES]
+
+
 def jobs() -> list[Job]:
-    """What can be run by now: the sweeps, then seed after seed."""
+    """What can be run by now: the sweeps, then seed after seed, then remedies."""
     pairs = [(task, method) for task in TASKS for method in METHODS]
     waves = zip(*(runs for pair in pairs if (runs := measured(*pair))), strict=True)
-    return [job for pair in pairs for job in sweep(*pair)] + [job for wave in waves for job in wave]
+    found = [job for pair in pairs for job in sweep(*pair)] + [job for wave in waves for job in wave]
+    return found + [job for task in TASKS for job in tried(task)]
 
 
 def report() -> None:
     """Figures and pictures from the finished runs."""
     done, rng, figures = KEPT.read(), np.random.default_rng(0), dict[str, float]()
     for task in TASKS:
-        curves = {
-            method: SeedCurves.align([(done[job.key]["env_steps"], done[job.key]["returns"]) for job in runs])
-            for method in METHODS
-            if (runs := measured(task, method)) and all(job.key in done for job in runs)
-        }
-        if curves.keys() != METHODS.keys():
+        curves = curves_of(task)
+        if not curves:
             raise SystemExit(f"nothing to report yet: {task} lacks finished runs")
         for method in METHODS:
             last = curves[method].band(rng)
@@ -105,17 +146,23 @@ def report() -> None:
                         f"{task}_{method}_return": float(last.value[-1]),
                         f"{task}_{method}_return_low": float(last.low[-1]),
                         f"{task}_{method}_return_high": float(last.high[-1])}  # fmt: skip
-        reached = steps_to(curves["mbpo"], figures[f"{task}_sac_return"])
+        reached = compared(curves)
         name = task.replace("_", "")
         figures |= {f"{task}_mbpo_steps": reached.steps, f"{task}_mbpo_reached": float(reached.reached),
                     f"steps_ratio_to_sac_{name}": reached.steps / STEPS["sac"]}  # fmt: skip
+        remedies = [*sweep(task, "mbpo"), *tried(task)]
+        for job in remedies if tried(task) else []:
+            if job.key in done:
+                about = f"remedy_{job.remedy}" if job.remedy else f"{job.ratio:g}_updates_a_step"
+                figures[f"{task}_{about}_return"] = float(np.mean(done[job.key]["returns"][-2:]))
         path = KEPT.path.parent.parent / f"mbpo_{task}.png"
         plot_curves({METHODS[method]: curve.band(rng) for method, curve in curves.items()}, path)
     write(
         "mbpo_mujoco", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=imported(),
-        aims={f"steps_ratio_to_sac_{task.replace('_', '')}": Aim(op="<=", value=0.4) for task in TASKS},
+        aims={f"steps_ratio_to_sac_{task.replace('_', '')}": Aim(op="<=", value=AIM) for task in TASKS},
         notes=f"SAC's return after {STEPS['sac']} env steps; MBPO's runs end after {STEPS['mbpo']}, so that a ratio of "
-        f"0.4 that is not reached is a bound. Swept: {RATIOS}, seed {TUNING_SEED}. {KEPT.origin()}",
+        f"{AIM} that is not reached is a bound. Swept: {RATIOS}, seed {TUNING_SEED}. Remedies, and updates a step: the "
+        f"mean of the last two returns of {STEPS['mbpo'] // 2} env steps on that seed. {KEPT.origin()}",
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ fifth of the random steps, smaller dynamics networks with targets in units of th
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from presage.common.dyna import DynaConfig
 from presage.common.dynamics import EnsembleConfig
@@ -14,7 +15,7 @@ from presage.common.fit import FitConfig
 from presage.common.mbpo import Body, MBPOConfig
 
 
-def mbpo(body: Body) -> MBPOConfig:
+def mbpo(body: Body, model: Literal["ensemble", "true"] = "ensemble") -> MBPOConfig:
     """MBPO sized for a CPU."""
     paper = MBPOConfig.paper(body)
     return replace(
@@ -23,7 +24,7 @@ def mbpo(body: Body) -> MBPOConfig:
             paper.loop, updates_per_step=10, warmup_steps=1_000, rollout_starts=10_000, replay_capacity=200_000,
         ),
         ensemble=EnsembleConfig(hidden=(200, 200), outcome_hidden=(128, 128)),
-        fit=FitConfig(max_updates=1_000),
+        fit=FitConfig(max_updates=1_000), model=model,
     )  # fmt: skip
 
 

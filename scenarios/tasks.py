@@ -61,10 +61,12 @@ CARTPOLE = Task(
 )  # fmt: skip
 """a cart swings its hanging pole up and holds it there, fifty env steps an episode"""
 
-HOPPER = Task(game=GameConfig(name="gym/Hopper-v5"), steps=10_000, evaluate_every=1_000)
+HOPPER = Task(game=GameConfig(name="gym/Hopper-v5"), steps=10_000, evaluate_every=1_000, kernel="hopper")
 """one leg hops forward and must not fall"""
 
-HALF_CHEETAH = Task(game=GameConfig(name="gym/HalfCheetah-v5"), steps=10_000, evaluate_every=1_000)
+HALF_CHEETAH = Task(
+    game=GameConfig(name="gym/HalfCheetah-v5"), steps=10_000, evaluate_every=1_000, kernel="half_cheetah"
+)  # fmt: skip
 """two legs run, and nothing ends before its thousand env steps"""
 
 PENDULUM = Task(game=GameConfig(name="gym/Pendulum-v1"), steps=10_000, evaluate_every=500)
