@@ -72,7 +72,7 @@ floors: $(READY) # test with the lowest versions that pyproject.toml allows
 
 bench: $(READY) # make a measurement again: make bench NAME=...
 	@test -f "benchmarks/$(NAME).py" || { echo "make bench NAME=..., where NAME is one of:" \
-		$(filter-out __init__ bare_products claims confirm long_runs peer_process quotes sample_efficiency,$(basename $(notdir $(wildcard benchmarks/*.py)))); exit 1; }
+		$(filter-out __init__ bare_products claims confirm goal_curves long_runs peer_process quotes sample_efficiency,$(basename $(notdir $(wildcard benchmarks/*.py)))); exit 1; }
 	$(BIN)/python -m benchmarks.claims --ready
 	$(BIN)/python -m benchmarks.$(NAME) $(ARGS)
 	$(BIN)/python -m benchmarks.quotes

@@ -97,6 +97,6 @@ MAZE_FROM_ONE_START = Task(
 
 GOAL_NAVIGATION = Task(
     game=GameConfig(name="particle/goal_navigation", copies=20, options={"agents": 3}),
-    steps=10_000, evaluate_every=500, kernel="goal_navigation",
+    steps=4_000, evaluate_every=250, kernel="goal_navigation",
 )  # fmt: skip
 """three agents reach three places, each its own, without pushing one another away"""
