@@ -58,7 +58,7 @@ class HERConfig:
         relabel = pursuit = None
         if goal_rule is not None:
             value = value_of(learner, actor)
-            pursuit = self.goals.build(spec, goal_rule, value, actor, streams, device)
+            pursuit = self.goals.build(spec, goal_rule, value, self.learner.discount, actor, streams, device)
             relabel = Hindsight(
                 spec, goal_rule, self.shares, persistence=self.persistence, ends=self.ends, device=device
             )

@@ -114,8 +114,9 @@ class MapGoConfig:
         branch_relabel, pursuit = None, None
         if spec.goal_dim and goal_rule is not None:
             pursuit = self.goals.build(
-                spec, goal_rule, value_of(learner, actor), actor, streams, device, model=model_of(world)
-            )
+                spec, goal_rule, value_of(learner, actor), self.learner.discount, actor, streams, device,
+                model=model_of(world),
+            )  # fmt: skip
             aims = Hindsight(spec, goal_rule, self.aims, ends=self.ends, device=device)
             if self.branch_hindsight:
                 branch_relabel = BranchHindsight(

@@ -9,7 +9,7 @@ scenario = MAZE_FROM_ONE_START.scenario(
     "point_maze_mega",
     "MEGA",
     "hindsight on real rows, in pursuit of what has seldom been achieved, in a maze",
-    point_maze_her(goals=GoalsConfig(source="maximum_entropy")),
+    point_maze_her(goals=GoalsConfig(source="maximum_entropy", paid="bonus", wander=0.1)),
 )
 
 

@@ -91,7 +91,10 @@ POINT_MAZE = Task(game=GameConfig(name="maze/point-medium", copies=4), steps=100
 """a ball is rolled through a maze, from anywhere to anywhere"""
 
 MAZE_FROM_ONE_START = Task(
-    game=GameConfig(name="gym/PointMaze_Medium_Diverse_G-v3", copies=4), steps=100_000, evaluate_every=5_000
+    game=GameConfig(
+        name="gym/PointMaze_Large_Diverse_G-v3", copies=4, options={"max_episode_steps": 300, "continuing_task": False}
+    ),
+    steps=50_000, evaluate_every=5_000,
 )  # fmt: skip
 """likewise, from one cell to one of several"""
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from presage.common.game import Actor, GameError, GameSpec, GoalRule, Kernel
+from presage.common.game import Actor, GameError, GameSpec, GoalRule, Kernel, View
 from presage.common.streams import Streams
 from presage.gcrl.goals.goal_gan import GoalGAN, GoalGANConfig
 from presage.gcrl.goals.hindsight_goals import HindsightGoals, HindsightGoalsConfig
@@ -47,6 +47,9 @@ class GoalsConfig:
     """(G) likewise"""
     reach: float = 1.0
     """the largest distance between start and goal, for "hindsight"; > 0"""
+    paid: Literal["penalty", "bonus"] = "penalty"
+    """what goals pay: -1 a step until they are reached, or 1 when they are, where the episode ends. Sources read values
+    as of the first, and those of the second are brought to it"""
     learn_every: int = 500
     """env steps after which the source is fitted anew, when it is next asked; >= 1"""
     wander: float = 0.0
@@ -65,17 +68,20 @@ class GoalsConfig:
     def __post_init__(self) -> None:
         if self.source not in get_args(SourceName):
             raise ValueError(f"source={self.source!r} must be one of {', '.join(map(repr, get_args(SourceName)))}")
+        if self.paid not in ("penalty", "bonus"):
+            raise ValueError(f"paid={self.paid!r} must be 'penalty' or 'bonus'")
         if self.source in ("uniform", "goal_gan") and not (self.low and len(self.low) == len(self.high)):
             raise ValueError(f"source={self.source!r} needs a box of goals: low={self.low} and high={self.high}")
 
     def build(
-        self, spec: GameSpec, rule: GoalRule, value: Value, actor: Actor, streams: Streams, device: torch.device, *,
-        model: Model | None = None,
+        self, spec: GameSpec, rule: GoalRule, value: Value, discount: float, actor: Actor, streams: Streams,
+        device: torch.device, *, model: Model | None = None,
     ) -> Pursuit | None:  # fmt: skip
         """Who gives a run's episodes their goals; None where they are the game's own.
 
         Args:
-            rule: the game's `goal_rule`. value, actor: of the policy that pursues. model: needed for subgoals.
+            rule: the game's `goal_rule`. value, discount, actor: of the policy that pursues.
+            model: needed for subgoals.
 
         Raises:
             GameError: the box is not as wide as the game's goals.
@@ -83,6 +89,8 @@ class GoalsConfig:
         """
         if self.source == "game":
             return None
+        if self.paid == "bonus":
+            value = as_penalty(value, discount)
         source = self._source(spec, rule, value, actor, streams, device, model)
         return Pursuit(
             spec, rule, source, streams("goals"), learn_every=self.learn_every, wander=self.wander, device=device
@@ -114,3 +122,14 @@ class GoalsConfig:
         if len(self.low) != width:
             raise GameError(f"low={self.low} and high={self.high} must have {width} numbers, as many as a goal has")
         return torch.tensor(self.low, device=device), torch.tensor(self.high, device=device)
+
+
+def as_penalty(value: Value, discount: float) -> Value:
+    """Values of being paid 1 when a goal is reached, `gamma ** T`, as those of paying 1 a step until then:
+    `-(1 - gamma ** T) / (1 - gamma)`.
+    """
+
+    def found(view: View, goals: Tensor) -> Tensor:
+        return -(1.0 - value(view, goals).clamp(0.0, 1.0)) / (1.0 - discount)
+
+    return found

@@ -13,6 +13,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from presage.common.episodic_replay import EpisodicReplay
 from presage.common.game import GameSpec, Rows, View
 from presage.common.learner_state import learner_state, restore_learner
+from presage.gcrl.goals.choice import as_penalty
 from presage.gcrl.goals.density import KernelDensity
 from presage.gcrl.goals.maximum_entropy import MaximumEntropy, MaximumEntropyConfig, chance_of_own
 from presage.gcrl.goals.source import AchievedGoals, GameGoals, GoalSource, Pursuits, UniformGoals
@@ -220,3 +221,9 @@ def test_entropy_gain_is_the_rate_that_the_rule_stands_on() -> None:
 
     slope = (spread(1e-5) - spread(-1e-5)) / 2e-5
     assert math.isclose(slope, float(-(q * p.log()).sum()) - spread(0.0), abs_tol=1e-4)
+
+
+def test_values_of_a_bonus_are_brought_to_those_of_a_penalty() -> None:
+    steps = torch.arange(5.0)
+    found = as_penalty(lambda view, goals: 0.9**steps, 0.9)(starts(LINE, 5), torch.zeros(5, 1))
+    torch.testing.assert_close(found, torch.tensor([-sum(0.9**k for k in range(t)) for t in range(5)]))
