@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.claims import imported, write
 from benchmarks.long_runs import EPISODES, TUNING_EPISODES, Curve, Curves, train_curve
 from presage.common import plugins
 from presage.common.curves import SeedCurves
+from presage.common.report import plot_curves
 from presage.common.training import Training
 
 TUNING_SEED = 100
@@ -105,6 +107,26 @@ class Study:
             found |= {f"{name}_success{end}": float(values[-1]) for end, values in ends.items()}
             found[f"{name}_updates_per_step"] = self.chosen(arm) or 0.0
         return found
+
+
+def write_success(study: Study, steps: int, y_label: str = "goals reached") -> None:
+    """The claims file and the picture of a study whose figures are every arm's success at the end of `steps`.
+
+    Raises:
+        SystemExit: some runs are not finished.
+    """
+    rng, curves = np.random.default_rng(0), study.curves()
+    found = {name.removeprefix(f"{study.name}_"): value for name, value in study.figures(curves, rng).items()}
+    figures = {"env_steps": float(steps)}
+    for arm in map(named, study.arms):
+        figures |= {f"success_{arm}{end}": found[f"{arm}_success{end}"] for end in ("", "_low", "_high")}
+        figures[f"updates_per_step_{arm}"] = found[f"{arm}_updates_per_step"]
+    bands = {arm: curve.band(rng) for arm, curve in curves.items()}
+    plot_curves(bands, study.kept.path.parent.parent / f"{study.kept.name}.png", y_label=y_label)
+    write(
+        study.kept.name, figures=figures, seeds=list(study.seeds), made=study.kept.made(), depends=imported(), aims={},
+        notes=f"Success: goals reached at the end of an episode, interquartile mean over seeds. {study.kept.origin()}",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from presage.common.report import plot_curves
 from presage.common.training import Training
 from presage.gcrl.goals.choice import GoalsConfig
 from presage.gcrl.goals.goal_gan import GoalGANConfig
-from presage.gcrl.goals.maximum_entropy import MaximumEntropyConfig
+from presage.scenarios.goal_models import LONG_WAYS, in_a_maze
 
 LOW, HIGH = (-5.5, -4.0), (5.5, 4.0)
 """the box of goals: the maze with its walls"""
@@ -28,9 +28,9 @@ ARMS = {
     "the game's goals": GoalsConfig(),
     "uniform": GoalsConfig(source="uniform", low=LOW, high=HIGH),
     "achieved": GoalsConfig(source="achieved"),
-    "MEGA": GoalsConfig(source="maximum_entropy"),
-    "OMEGA": GoalsConfig(source="maximum_entropy", maximum_entropy=MaximumEntropyConfig(annealed=True)),
-    "Skew-Fit": GoalsConfig(source="maximum_entropy", maximum_entropy=MaximumEntropyConfig(power=-1.0)),
+    "MEGA": GoalsConfig(source="maximum_entropy", maximum_entropy=LONG_WAYS),
+    "OMEGA": GoalsConfig(source="maximum_entropy", maximum_entropy=replace(LONG_WAYS, annealed=True)),
+    "Skew-Fit": GoalsConfig(source="maximum_entropy", maximum_entropy=replace(LONG_WAYS, power=-1.0)),
     "intermediate": GoalsConfig(source="intermediate"),
     "GoalGAN": GoalsConfig(source="goal_gan", low=LOW, high=HIGH, goal_gan=GoalGANConfig(rounds=20)),
 }
@@ -73,9 +73,7 @@ class Job:
     def run(self) -> Curve:
         """Run it, or go on with it, to its end."""
         scenario = plugins.load("scenario", "point_maze_mega")
-        goals = ARMS[self.arm]
-        if goals.source != "game":
-            goals = replace(goals, paid="bonus", wander=0.1)
+        goals = in_a_maze(ARMS[self.arm])
         loop = replace(scenario.method.loop, updates_per_step=0.5)
         scenario = replace(
             scenario, label=self.arm, method=replace(scenario.method, goals=goals, loop=loop), seed=self.seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from presage.common.ddpg import DDPGConfig
@@ -12,6 +13,8 @@ from presage.common.fit import FitConfig
 from presage.common.schedules import LengthRamp
 from presage.common.target_range import TargetRange
 from presage.gcrl.foresight import ForesightConfig
+from presage.gcrl.goals.choice import GoalsConfig
+from presage.gcrl.goals.maximum_entropy import MaximumEntropyConfig
 from presage.gcrl.her import HERConfig
 from presage.gcrl.learners import GoalLearnerConfig
 from presage.gcrl.mapgo import MapGoConfig
@@ -132,3 +135,12 @@ def point_maze_mapgo() -> MapGoConfig:
     return mapgo(
         POINT_MAZE_LEARNER, 2_000, 1.0, horizon=30, fit_every=2_000, foresight=ForesightConfig(length=50)
     )  # fmt: skip
+
+
+LONG_WAYS = MaximumEntropyConfig(cutoff=-30.0, lowest=-95.0)
+"""goals count as reachable from some forty env steps on at first, and from a whole episode in the end"""
+
+
+def in_a_maze(goals: GoalsConfig) -> GoalsConfig:
+    """A source of goals for the maze, whose episodes are paid at their ends, and wander on from goals of one's own."""
+    return goals if goals.source == "game" else replace(goals, paid="bonus", wander=0.1)
