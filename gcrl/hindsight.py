@@ -177,6 +177,8 @@ class BranchHindsight:
 
     def __call__(self, steps: Sequence[tuple[Rows, Tensor]], rng: torch.Generator) -> Iterator[Rows]:
         """The rows of every step, some of them under later outcomes of their branches; see `BranchRelabeller`."""
+        if not steps:  # branches of no step at all, as a ramp of lengths may begin with
+            return
         first = steps[0][0].next_achieved
         outcome = torch.stack([torch.zeros_like(first)] * len(steps))
         last = torch.zeros(len(first), dtype=torch.long, device=first.device)

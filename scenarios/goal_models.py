@@ -51,8 +51,8 @@ def mapgo(
     fit_every: int = 250, **numbers: Any,
 ) -> MapGoConfig:  # fmt: skip
     """Foresight for real rows, a twentieth of a batch, and branches that pursue goals for the rest. Half of these rows
-    get a later outcome of their own branch as their goal, without which a policy that reaches nothing yet learns little
-    from its branches (`benchmarks/mapgo_goals.py`).
+    get a later outcome of their own branch as their goal, which the paper does not have: a policy that reaches nothing
+    yet is hardly ever paid in its branches.
 
     Args:
         warmup_steps: as above. horizon: imagined steps of a branch, of all branches 25,000. fit_every: env steps
@@ -138,7 +138,7 @@ def point_maze_mapgo() -> MapGoConfig:
 
 
 LONG_WAYS = MaximumEntropyConfig(cutoff=-30.0, lowest=-95.0)
-"""goals count as reachable from some forty env steps on at first, and from a whole episode in the end"""
+"""with a discount of 0.99, goals count as reachable up to 35 env steps away at first, and up to 298 in the end"""
 
 
 def in_a_maze(goals: GoalsConfig) -> GoalsConfig:

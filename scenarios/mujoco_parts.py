@@ -29,7 +29,7 @@ def half_cheetah_kernel(spec: GameSpec, options: Mapping[str, Any], device: torc
 
 def _kernel(name: str, spec: GameSpec, options: Mapping[str, Any], device: torch.device) -> GymnasiumKernel:
     def put_back(env: Any, obs: np.ndarray) -> None:
-        positions = env.unwrapped.model.nq - 1
-        env.unwrapped.set_state(np.concatenate([[0.0], obs[:positions]]), obs[positions:])
+        positions = env.model.nq - 1
+        env.set_state(np.concatenate([[0.0], obs[:positions]]), obs[positions:])
 
     return GymnasiumKernel(spec, gymnasium.make(name, **options).unwrapped, put_back, device=device)

@@ -232,6 +232,10 @@ def test_in_branches_goals_are_their_own_later_outcomes(lives: list[int], share:
         assert torch.equal(before.desired, torch.full_like(before.desired, -9.0))
 
 
+def test_branches_of_no_step_have_nothing_to_relabel() -> None:
+    assert not list(BranchHindsight(World2D().spec, DistanceRule(threshold=0.15), 0.5)([], generator(0)))
+
+
 def test_a_share_of_branches_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match=r"share=1\.5 must lie in"):
         BranchHindsight(World2D().spec, DistanceRule(threshold=0.15), 1.5)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from tianshou.data import ReplayBuffer
@@ -273,8 +272,9 @@ def test_evaluations_keep_the_games_own_goals(tmp_path: Path) -> None:
     assert bool((stored.desired >= 19.0).all())
     assert bool((training.view.desired <= 18.5).all())
     found = training._play()
-    assert float(np.mean(found.per_episode()["goal_distance"])) < 26.2  # of goals at (19, 19) it would be more
     assert isinstance(training.trainee.pursuit, Pursuit)
+    training.trainee.pursuit = None
+    assert training._play().per_episode() == found.per_episode()
     training.close()
 
 
