@@ -23,7 +23,7 @@ from presage.gcrl.hindsight import Shares
 SEEDS, COPIES, EPISODES_OF_AN_EPOCH = (0, 1, 2), 16, 800
 EPOCHS = {15: 10, 40: 45}
 """epochs of a run by the number of bits"""
-ARMS = {"her": Shares.of(4), "plain": Shares(keep=1.0, future=0.0)}
+ARMS = {"her": Shares.of(4), "plain": Shares.of(0)}
 SOLVED = 0.98
 KEPT = Curves("bitflip")
 

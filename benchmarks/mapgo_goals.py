@@ -22,13 +22,13 @@ STUDIES = (
             "HER": Arm(scenario="world_her", steps=12_000),
             "MapGo": Arm(scenario="world_mapgo", steps=4_000),
             "MapGo as published": Arm(
-                scenario="world_mapgo", steps=4_000, changes={"branch_hindsight": 0.0}, borrows="MapGo"
+                scenario="world_mapgo", steps=4_000, changes={"relabelling.branch_hindsight": 0.0}, borrows="MapGo"
             ),
             "foresight alone": Arm(
                 scenario="world_mapgo", steps=12_000, changes={"loop.real_share": 1.0}, borrows="HER"
             ),
             "hindsight for real rows": Arm(
-                scenario="world_mapgo", steps=4_000, changes={"relabel": "hindsight"}, borrows="MapGo"
+                scenario="world_mapgo", steps=4_000, changes={"relabelling.source": "hindsight"}, borrows="MapGo"
             ),
             "MapGo, perfect model": Arm(scenario="world_mapgo_perfect", steps=4_000, borrows="MapGo"),
         },

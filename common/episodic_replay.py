@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from presage.common.game import GameError, GameSpec, Rows
+from presage.common.game import GameSpec, Rows
 from presage.common.replay import Replay, consecutive
 
 _OPEN = -1
@@ -100,28 +100,6 @@ class EpisodicReplay(Replay):
             self._close(torch.full_like(begins, lane), begins - 1)
 
     # ------------------------------------------------------------- episodes
-
-    def sample_finished(self, count: int, rng: torch.Generator) -> Tensor:
-        """As `sample`, of rows whose episode is over.
-
-        Raises:
-            GameError: no episode is over.
-        """
-        total, filled = (torch.tensor(numbers, device=self.device) for numbers in (self.totals, self.filled))
-        newest = torch.arange(self.lanes, device=self.device) * self.slots + (total - 1) % self.slots
-        rows = self.rows(newest)
-        goes_on = ~(rows.truncated | rows.terminated.all(1))
-        size = filled - torch.where(goes_on, torch.minimum(rows.step + 1, filled), 0)
-        ends = size.cumsum(0)
-        if int(ends[-1]) == 0:
-            raise GameError(
-                f"no episode of {self.spec.name!r} is over yet: collect a whole one before the first update, or draw "
-                "from open episodes as well"
-            )
-        draw = torch.randint(int(ends[-1]), (count,), generator=rng, device=self.device)
-        lane = torch.searchsorted(ends, draw, right=True)
-        time = (total - filled)[lane] + draw - (ends - size)[lane]
-        return lane * self.slots + time % self.slots
 
     def span(self, index: Tensor) -> Span:
         """How far the episodes of the rows at `index (B,)` reach before and after them."""

@@ -30,7 +30,7 @@ class HERConfig:
     loop: DynaConfig = field(default_factory=_real_rows)
     """how much is collected and updated; what it says of fitting and imagining is not read"""
     shares: Shares = field(default_factory=Shares)
-    """what the goals of a batch are; `Shares(keep=1, future=0)` is no hindsight"""
+    """what the goals of a batch are; `Shares.of(0)` is no hindsight"""
     persistence: float = 0.98
     """of the `geometric` share"""
     ends: Ends = "rule"
@@ -58,7 +58,9 @@ class HERConfig:
         relabel = pursuit = None
         if goal_rule is not None:
             value = value_of(learner, actor)
-            pursuit = self.goals.build(spec, goal_rule, value, self.learner.discount, actor, streams, device)
+            pursuit = self.goals.build(
+                spec, goal_rule, value, self.learner.discount, actor, streams, device, ends=self.ends
+            )
             relabel = Hindsight(
                 spec, goal_rule, self.shares, persistence=self.persistence, ends=self.ends, device=device
             )

@@ -7,7 +7,6 @@ opponent models read the agents' goals behind what they observe, the world pays 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +16,10 @@ from presage.common.game import GameError, GameSpec, GoalRule, Kernel
 from presage.common.goal_view import GoalActor, GoalConditioned, GoalView
 from presage.common.mbpo import build_world
 from presage.common.method import Metrics
-from presage.common.relabel import Ends, Relabeller
 from presage.common.replay import Replay
 from presage.common.streams import Streams
-from presage.gcrl.foresight import Foresight, ForesightConfig
-from presage.gcrl.hindsight import BranchHindsight, Hindsight, Shares
+from presage.gcrl.relabelling import RelabellingConfig
 from presage.marl.aorpo import AdaptiveOpponents, AORPOConfig
-
-KEPT = Shares(keep=1.0, future=0.0)
-"""no goal but the one that was pursued"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,22 +28,10 @@ class GoalAORPOConfig:
 
     aorpo: AORPOConfig = field(default_factory=AORPOConfig)
     """all but the goals"""
-    relabel: Literal["foresight", "hindsight", "none"] = "foresight"
-    """where the goals of real rows come from"""
-    foresight: ForesightConfig = field(default_factory=ForesightConfig)
-    """how far to look, in the world that is learned for all agents"""
-    shares: Shares = field(default_factory=Shares)
-    """of hindsight, with `relabel="hindsight"`"""
-    aims: Shares = field(default_factory=Shares)
-    """what imagined branches pursue"""
-    branch_hindsight: float = 0.0
-    """share of imagined rows that get later outcomes of their own branch as their goals, in [0, 1]"""
-    ends: Ends = "rule"
-    """when a relabelled row has no future; see `presage.common.relabel.Goals`"""
+    relabelling: RelabellingConfig = field(default_factory=RelabellingConfig)
+    """where these come from; foresight looks ahead in the world that is learned for all agents"""
 
     def __post_init__(self) -> None:
-        if self.relabel not in ("foresight", "hindsight", "none"):
-            raise ValueError(f"relabel={self.relabel!r} must be 'foresight', 'hindsight' or 'none'")
         if self.aorpo.loop.real_share == 1:
             raise ValueError("aorpo.loop.real_share=1 imagines nothing; AORPO needs less")
 
@@ -73,25 +55,11 @@ class GoalAORPOConfig:
         world = build_world(
             spec, aorpo.model, aorpo.ensemble, aorpo.fit, streams, device, true_kernel, aorpo.propagation, goal_rule
         )
-        relabel: Relabeller | None = None
-        aims: Relabeller | None = None
-        branch_relabel = None
-        if goal_rule is not None:
-            aims = Hindsight(spec, goal_rule, self.aims, ends=self.ends, device=device)
-            if self.branch_hindsight:
-                branch_relabel = BranchHindsight(
-                    spec, goal_rule, self.branch_hindsight, ends=self.ends, device=device
-                )  # fmt: skip
-            if self.relabel == "hindsight":
-                relabel = Hindsight(spec, goal_rule, self.shares, ends=self.ends, device=device)
-            elif self.relabel == "foresight":
-                relabel = Foresight(
-                    spec, goal_rule, world.kernel, actor, self.foresight, ends=self.ends, device=device
-                )  # fmt: skip
+        relabelling = self.relabelling.build(spec, goal_rule, actor, world, device)
         return Dyna(
             spec, aorpo.loop, GoalConditioned(masac, seen), actor, streams, world=world,
-            opponents=None if opponents is None else GoalOpponents(opponents, seen), relabel=relabel, aims=aims,
-            branch_relabel=branch_relabel, device=device,
+            opponents=None if opponents is None else GoalOpponents(opponents, seen), relabel=relabelling.rows,
+            aims=relabelling.aims, branch_relabel=relabelling.branches, device=device,
         )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from presage.gcrl.goals.maximum_entropy import MaximumEntropyConfig
 from presage.gcrl.her import HERConfig
 from presage.gcrl.learners import GoalLearnerConfig
 from presage.gcrl.mapgo import MapGoConfig
+from presage.gcrl.relabelling import RelabellingConfig
 
 
 def learner(
@@ -48,7 +49,7 @@ def her(learner: GoalLearnerConfig, warmup_steps: int, updates_per_step: float =
 
 def mapgo(
     learner: GoalLearnerConfig, warmup_steps: int, updates_per_step: float = 5.0, *, horizon: int = 5,
-    fit_every: int = 250, **numbers: Any,
+    fit_every: int = 250, foresight: ForesightConfig | None = None, **numbers: Any,
 ) -> MapGoConfig:  # fmt: skip
     """Foresight for real rows, a twentieth of a batch, and branches that pursue goals for the rest. Half of these rows
     get a later outcome of their own branch as their goal, which the paper does not have: a policy that reaches nothing
@@ -56,7 +57,7 @@ def mapgo(
 
     Args:
         warmup_steps: as above. horizon: imagined steps of a branch, of all branches 25,000. fit_every: env steps
-            between two fits. numbers: further fields of `MapGoConfig`.
+            between two fits. foresight: how far to look. numbers: further fields of `MapGoConfig`.
     """
     loop = DynaConfig(
         real_share=0.05, warmup_steps=warmup_steps, updates_per_step=updates_per_step, fit_every=fit_every,
@@ -65,8 +66,10 @@ def mapgo(
     )  # fmt: skip
     ensemble = EnsembleConfig(members=5, elites=3, hidden=(128, 128, 128))
     fit = FitConfig(max_updates=1_000)
-    own: dict[str, Any] = {"ensemble": ensemble, "fit": fit, "pool": 2_000, "pool_updates": 250,
-                           "branch_hindsight": 0.5}  # fmt: skip
+    relabelling = RelabellingConfig(
+        foresight=foresight or ForesightConfig(), pool=2_000, pool_updates=250, branch_hindsight=0.5
+    )
+    own: dict[str, Any] = {"ensemble": ensemble, "fit": fit, "relabelling": relabelling}
     return MapGoConfig(learner=learner, loop=loop, **(own | numbers))
 
 
@@ -142,5 +145,5 @@ LONG_WAYS = MaximumEntropyConfig(cutoff=-30.0, lowest=-95.0)
 
 
 def in_a_maze(goals: GoalsConfig) -> GoalsConfig:
-    """A source of goals for the maze, whose episodes are paid at their ends, and wander on from goals of one's own."""
-    return goals if goals.source == "game" else replace(goals, paid="bonus", wander=0.1)
+    """A source of goals for the maze, whose episodes wander on from goals of one's own."""
+    return goals if goals.source == "game" else replace(goals, wander=0.1)

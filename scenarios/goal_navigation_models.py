@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from presage.gcrl.foresight import ForesightConfig
+from presage.gcrl.hindsight import Shares
+from presage.gcrl.relabelling import RelabellingConfig, Source
 from presage.scenarios import particle_models
-from presage.scenarios.goal_aorpo import KEPT, GoalAORPOConfig
+from presage.scenarios.goal_aorpo import GoalAORPOConfig
 
 
-def aorpo(relabel: Literal["foresight", "hindsight", "none"]) -> GoalAORPOConfig:
-    """AORPO whose real rows are relabelled so; unless it is "none", branches pursue outcomes too, and half of their
+def aorpo(source: Source) -> GoalAORPOConfig:
+    """AORPO whose real rows get their goals so; unless it is "none", branches pursue outcomes too, and half of their
     rows get later outcomes of their own branch as their goals.
     """
-    base, foresight = particle_models.aorpo(), ForesightConfig(length=10, shortest=0)
-    if relabel == "none":
-        return GoalAORPOConfig(aorpo=base, relabel=relabel, aims=KEPT)
-    return GoalAORPOConfig(aorpo=base, relabel=relabel, foresight=foresight, branch_hindsight=0.5)
+    if source == "none":
+        relabelling = RelabellingConfig(source=source, aims=Shares.of(0))
+    else:
+        foresight = ForesightConfig(length=10, shortest=0)
+        relabelling = RelabellingConfig(source=source, foresight=foresight, branch_hindsight=0.5)
+    return GoalAORPOConfig(aorpo=particle_models.aorpo(), relabelling=relabelling)

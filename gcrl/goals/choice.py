@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from presage.common.game import Actor, GameError, GameSpec, GoalRule, Kernel, View
+from presage.common.relabel import Ends
 from presage.common.streams import Streams
 from presage.gcrl.goals.goal_gan import GoalGAN, GoalGANConfig
 from presage.gcrl.goals.hindsight_goals import HindsightGoals, HindsightGoalsConfig
@@ -47,9 +48,6 @@ class GoalsConfig:
     """(G) likewise"""
     reach: float = 1.0
     """the largest distance between start and goal, for "hindsight"; > 0"""
-    paid: Literal["penalty", "bonus"] = "penalty"
-    """what goals pay: -1 a step until they are reached, or 1 when they are, where the episode ends. Sources read values
-    as of the first, and those of the second are brought to it"""
     learn_every: int = 500
     """env steps after which the source is fitted anew, when it is next asked; >= 1"""
     wander: float = 0.0
@@ -68,29 +66,28 @@ class GoalsConfig:
     def __post_init__(self) -> None:
         if self.source not in get_args(SourceName):
             raise ValueError(f"source={self.source!r} must be one of {', '.join(map(repr, get_args(SourceName)))}")
-        if self.paid not in ("penalty", "bonus"):
-            raise ValueError(f"paid={self.paid!r} must be 'penalty' or 'bonus'")
         if self.source in ("uniform", "goal_gan") and not (self.low and len(self.low) == len(self.high)):
             raise ValueError(f"source={self.source!r} needs a box of goals: low={self.low} and high={self.high}")
 
     def build(
         self, spec: GameSpec, rule: GoalRule, value: Value, discount: float, actor: Actor, streams: Streams,
-        device: torch.device, *, model: Model | None = None,
+        device: torch.device, *, ends: Ends = "rule", model: Model | None = None,
     ) -> Pursuit | None:  # fmt: skip
         """Who gives a run's episodes their goals; None where they are the game's own.
 
         Args:
-            rule: the game's `goal_rule`. value, discount, actor: of the policy that pursues.
-            model: needed for subgoals.
+            rule: the game's `goal_rule`. value, discount, actor: of the policy that pursues. ends: when it takes a
+                row to have no future; see `presage.common.relabel.Goals`. model: needed for subgoals.
 
         Raises:
-            GameError: the box is not as wide as the game's goals.
+            GameError: the box is not as wide as the game's goals, or the source reads values, and the rule's rewards
+                are not of two kinds.
             ValueError: subgoals are to be foreseen, and there is no model.
         """
         if self.source == "game":
             return None
-        if self.paid == "bonus":
-            value = as_penalty(value, discount)
+        if self.source in ("maximum_entropy", "hindsight"):
+            value = as_penalty(value, rule, spec.goal_dim, discount, ends, device)
         source = self._source(spec, rule, value, actor, streams, device, model)
         return Pursuit(
             spec, rule, source, streams("goals"), learn_every=self.learn_every, wander=self.wander, device=device
@@ -124,12 +121,35 @@ class GoalsConfig:
         return torch.tensor(self.low, device=device), torch.tensor(self.high, device=device)
 
 
-def as_penalty(value: Value, discount: float) -> Value:
-    """Values of being paid 1 when a goal is reached, `gamma ** T`, as those of paying 1 a step until then:
-    `-(1 - gamma ** T) / (1 - gamma)`.
+def as_penalty(
+    value: Value, rule: GoalRule, width: int, discount: float, ends: Ends, device: torch.device
+) -> Value:  # fmt: skip
+    """Values as if every step until a goal is reached cost 1: what sources take them for.
+
+    With a rule that pays 1 at a goal instead, `gamma ** T` after T steps where that is the end, they are
+    `-(1 - gamma ** T) / (1 - gamma)`; where it goes on, every step pays 1 more than by the other rule.
+
+    Args:
+        width: of a goal. ends: see `presage.common.relabel.Goals`.
+
+    Raises:
+        GameError: the rule pays something else.
     """
+    at = torch.zeros(1, width, device=device)
+    away = at + 1e6
+    paid = float(rule.reward(away, at).amax()), float(rule.reward(at, at).amin())
+    if paid == (-1.0, 0.0):
+        return value
+    if paid != (0.0, 1.0):
+        raise GameError(
+            f"the game pays {paid[0]} away from a goal and {paid[1]} at it; sources that read values need -1 and 0, or "
+            "0 and 1: play it with sparse rewards, or take another source"
+        )
+    last = ends == "success" or (ends == "rule" and bool(rule.terminated(at, at).all()))
 
     def found(view: View, goals: Tensor) -> Tensor:
-        return -(1.0 - value(view, goals).clamp(0.0, 1.0)) / (1.0 - discount)
+        if last:
+            return -(1.0 - value(view, goals).clamp(0.0, 1.0)) / (1.0 - discount)
+        return value(view, goals) - 1.0 / (1.0 - discount)
 
     return found

@@ -32,7 +32,8 @@ def study(runs: dict[str, Curve]) -> Study:
     return Study(
         name="world", kept=Held("nothing", runs), evaluate_every=100, ratios=(1.0, 5.0), seeds=(0, 1),
         arms={"A": Arm(scenario="world_her", steps=400),
-              "B, other": Arm(scenario="world_mapgo", steps=200, changes={"relabel": "hindsight"}, borrows="A")},
+              "B, other": Arm(
+                  scenario="world_mapgo", steps=200, changes={"relabelling.source": "hindsight"}, borrows="A")},
     )  # fmt: skip
 
 
@@ -65,5 +66,5 @@ def test_a_field_is_changed_wherever_it_lies() -> None:
     method = plugins.load("scenario", "world_mapgo").method
     found = changed(method, ["loop", "updates_per_step"], 9.0)
     assert found == replace(method, loop=replace(method.loop, updates_per_step=9.0))
-    assert changed(method, ["relabel"], "none") == replace(method, relabel="none")
+    assert changed(method, ["model"], "true") == replace(method, model="true")
     assert named("MapGo, perfect model") == "mapgo_perfect_model"

@@ -6,15 +6,13 @@ import json
 import tempfile
 from pathlib import Path
 
-import pytest
 import torch
 from hypothesis import given
 
 from presage.common.episodic_replay import EpisodicReplay
-from presage.common.game import GameError
 from presage.common.replay import Replay
 from tests.common.told import Told, told_games, told_spec
-from tests.common.toy import assert_same_rows, generator
+from tests.common.toy import assert_same_rows
 
 
 @given(told_games())
@@ -63,23 +61,6 @@ def test_a_loaded_replay_knows_the_same_episodes_and_goes_on_with_them(told: Tol
     assert_same_rows(new.rows(index), old.rows(index))
     for mine, theirs in zip(new.span(index), old.span(index), strict=True):
         assert torch.equal(mine, theirs)
-
-
-@given(told_games())
-def test_finished_rows_are_drawn_from_all_episodes_that_are_over_and_no_others(told: Told) -> None:
-    over = {
-        (lane, episode, step)
-        for lane, lengths in enumerate(told.lengths)
-        for episode, step in told.held(lane)
-        if (episode, lengths[episode] - 1) in told.played[lane]
-    }
-    if not over:
-        with pytest.raises(GameError, match="no episode of 'told' is over"):
-            told.replay.sample_finished(4, generator(0))
-        return
-    drawn = told.replay.sample_finished(40 * len(over), generator(0)).tolist()
-    assert {told.at(place) for place in set(drawn)} == over or len(over) > 20
-    assert {told.at(place) for place in set(drawn)} <= over
 
 
 def test_an_episode_whose_beginning_is_overwritten_is_known_to_its_end() -> None:

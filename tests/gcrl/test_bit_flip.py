@@ -53,4 +53,4 @@ def trained(shares: Shares) -> GoalActor:
 
 def test_hindsight_learns_what_its_absence_does_not() -> None:
     assert success(trained(Shares.of(4)), seed=7) > 0.7
-    assert success(trained(Shares(keep=1.0, future=0.0)), seed=7) < 0.1
+    assert success(trained(Shares.of(0)), seed=7) < 0.1

@@ -44,6 +44,7 @@ from presage.gcrl.her import HERConfig
 from presage.gcrl.hindsight import Hindsight
 from presage.gcrl.learners import GoalLearnerConfig, value_of
 from presage.gcrl.mapgo import MapGoConfig
+from presage.gcrl.relabelling import RelabellingConfig
 from tests.common.tiny_runs import ENSEMBLE, FIT, LOOP, Interrupted, differences, interrupt, scenario
 from tests.common.toy import LinearGame, box_agent
 
@@ -53,7 +54,9 @@ SMALL = GoalLearnerConfig(
     ddpg=DDPGConfig(hidden=(8,), target_every=2), sac=SACConfig(hidden=(8,)), dqn=DQNConfig(hidden=(8,), target_every=2)
 )
 HER = HERConfig(learner=SMALL, loop=replace(LOOP, real_share=1.0))
-MAPGO = MapGoConfig(learner=SMALL, loop=LOOP, ensemble=ENSEMBLE, fit=FIT, foresight=ForesightConfig(length=4))
+NEAR = ForesightConfig(length=4)
+MAPGO = MapGoConfig(learner=SMALL, loop=LOOP, ensemble=ENSEMBLE, fit=FIT, relabelling=RelabellingConfig(foresight=NEAR))
+POOLED = replace(MAPGO, relabelling=RelabellingConfig(foresight=NEAR, pool=30, pool_updates=3))
 WORLD = GameConfig(name="toy/world_2d", copies=4, options={"episode_limit": 6, "spread": True})
 SOURCES: dict[str, GoalsConfig] = {
     "uniform": GoalsConfig(source="uniform", low=(0.0, 0.0), high=(3.0, 3.0), wander=0.3),
@@ -105,11 +108,15 @@ def test_hindsight_gives_real_rows_their_goals() -> None:
     [
         ({}, True, Foresight),
         ({"loop": replace(LOOP, real_share=1.0)}, False, Foresight),
-        ({"relabel": "hindsight"}, True, Hindsight),
-        ({"relabel": "hindsight", "loop": replace(LOOP, real_share=1.0)}, False, Hindsight),
-        ({"relabel": "none"}, True, type(None)),
-        ({"pool": 20, "pool_updates": 2}, True, Pooled),
-        ({"branch_hindsight": 0.5}, True, Foresight),
+        ({"relabelling": RelabellingConfig(source="hindsight")}, True, Hindsight),
+        (
+            {"relabelling": RelabellingConfig(source="hindsight"), "loop": replace(LOOP, real_share=1.0)},
+            False,
+            Hindsight,
+        ),
+        ({"relabelling": RelabellingConfig(source="none")}, True, type(None)),
+        ({"relabelling": RelabellingConfig(pool=20, pool_updates=2)}, True, Pooled),
+        ({"relabelling": RelabellingConfig(branch_hindsight=0.5)}, True, Foresight),
     ],
 )
 def test_foresight_and_imagined_rows_can_be_had_apart(changes: Any, imagines: bool, relabels: type) -> None:
@@ -126,7 +133,7 @@ def test_foresight_and_imagined_rows_can_be_had_apart(changes: Any, imagines: bo
         rows = dyna.imagined.rows(dyna.imagined.all())
         assert torch.equal(rows.reward, RULE.reward(rows.next_achieved, rows.desired))
         reached = float((rows.desired == rows.next_achieved).all(1).double().mean())
-        assert (reached > 0.3) == ("branch_hindsight" in changes)
+        assert (reached > 0.3) == (dyna.branch_relabel is not None)
     assert ("goal/foreseen_share" in dyna.losses()) == (relabels in (Foresight, Pooled))
 
 
@@ -173,7 +180,7 @@ def test_one_agent_without_goals_is_mbpo_to_the_bit() -> None:
 @pytest.mark.parametrize(
     ("method", "game"),
     [
-        (HER, WORLD), (MAPGO, WORLD), (replace(MAPGO, pool=30, pool_updates=3), WORLD),
+        (HER, WORLD), (MAPGO, WORLD), (POOLED, WORLD),
         (replace(HER, learner=replace(SMALL, algorithm="sac")), WORLD),
         (replace(HER, learner=replace(SMALL, algorithm="dqn")), BITS),
         (replace(HER, learner=replace(SMALL, ddpg=DDPGConfig(hidden=(8,), twin=True))), WORLD),
@@ -200,7 +207,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, method:
 
 def test_a_pool_is_drawn_from_so_many_times() -> None:
     rules = World2D(episode_limit=6, spread=True)
-    dyna = built(replace(MAPGO, pool=30, pool_updates=3), rules)
+    dyna = built(POOLED, rules)
     replay = played(dyna, BatchedGame(rules, 4), 24)
     pool = dyna.relabel
     assert isinstance(pool, Pooled)
@@ -218,10 +225,15 @@ def test_what_does_not_suit_is_refused() -> None:
         HERConfig(loop=DynaConfig(real_share=0.5))
     with pytest.raises(GameError, match="'line' has no goals to look back for"):
         HERConfig().build(LINE, streams(0), CPU)
-    with pytest.raises(ValueError, match="relabel='all' must be"):
-        MapGoConfig(relabel="all")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="source='all' must be one of 'foresight'"):
+        RelabellingConfig(source="all")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="pool=-1 must be >= 0"):
-        MapGoConfig(pool=-1)
+        RelabellingConfig(pool=-1)
+    with pytest.raises(ValueError, match="branch_hindsight=2 must lie in"):
+        RelabellingConfig(branch_hindsight=2)
+    rules = World2D()
+    with pytest.raises(ValueError, match="source='foresight' needs a world to look ahead in"):
+        RelabellingConfig().build(rules.spec, rules.goal_rule, built(HER, rules).actor, None, CPU)
     with pytest.raises(ValueError, match="algorithm='ppo' must be"):
         GoalLearnerConfig(algorithm="ppo")  # type: ignore[arg-type]
     with pytest.raises(GameError, match="offers no true dynamics"):

@@ -21,8 +21,9 @@ from presage.envs.particle import GoalNavigation
 from presage.envs.particle.rules import ParticleRules
 from presage.envs.toy.plane import World2D
 from presage.gcrl.foresight import Foresight
-from presage.gcrl.hindsight import Hindsight
-from presage.scenarios.goal_aorpo import KEPT, GoalAORPOConfig
+from presage.gcrl.hindsight import Hindsight, Shares
+from presage.gcrl.relabelling import RelabellingConfig
+from presage.scenarios.goal_aorpo import GoalAORPOConfig
 from tests.common.tiny_runs import AORPO, Interrupted, differences, interrupt, scenario
 
 CPU = torch.device("cpu")
@@ -42,11 +43,9 @@ def played(method: GoalAORPOConfig, steps: int = 60) -> tuple[Any, EpisodicRepla
     return dyna, replay, rules
 
 
-@pytest.mark.parametrize(
-    ("relabel", "kind"), [("foresight", Foresight), ("hindsight", Hindsight), ("none", type(None))]
-)
-def test_rows_of_every_kind_are_paid_for_the_goals_they_pursue(relabel: Any, kind: type) -> None:
-    dyna, replay, rules = played(replace(METHOD, relabel=relabel))
+@pytest.mark.parametrize(("source", "kind"), [("foresight", Foresight), ("hindsight", Hindsight), ("none", type(None))])
+def test_rows_of_every_kind_are_paid_for_the_goals_they_pursue(source: Any, kind: type) -> None:
+    dyna, replay, rules = played(replace(METHOD, relabelling=RelabellingConfig(source=source)))
     assert isinstance(dyna.relabel, kind)
     rule = rules.goal_rule
     assert rule is not None
@@ -56,7 +55,7 @@ def test_rows_of_every_kind_are_paid_for_the_goals_they_pursue(relabel: Any, kin
 
 
 def test_without_relabelling_only_the_games_goals_are_pursued() -> None:
-    dyna, replay, _ = played(replace(METHOD, relabel="none", aims=KEPT))
+    dyna, replay, _ = played(replace(METHOD, relabelling=RelabellingConfig(source="none", aims=Shares.of(0))))
     own = replay.rows(replay.all()).desired
     for rows in (dyna.mix(replay), dyna.imagined.rows(dyna.imagined.all())):
         goals = {tuple(sorted(goal)) for goal in rows.desired.view(len(rows), -1).tolist()}
@@ -79,9 +78,9 @@ def test_policies_and_opponent_models_read_the_goals() -> None:
     assert bool((told[0] != told[1]).any(2).all())
 
 
-@pytest.mark.parametrize("relabel", ["foresight", "hindsight"])
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, relabel: Any) -> None:
-    tiny = scenario(replace(METHOD, relabel=relabel), GAME)
+@pytest.mark.parametrize("source", ["foresight", "hindsight"])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, source: Any) -> None:
+    tiny = scenario(replace(METHOD, relabelling=RelabellingConfig(source=source)), GAME)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     start(tiny, whole)
     with pytest.raises(Interrupted):
@@ -94,7 +93,5 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, relabel
 def test_what_does_not_suit_is_refused() -> None:
     with pytest.raises(GameError, match="take 'mapgo' for one agent"):
         METHOD.build(World2D().spec, streams(0), CPU)
-    with pytest.raises(ValueError, match="relabel='all' must be"):
-        replace(METHOD, relabel="all")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="real_share=1 imagines nothing"):
         GoalAORPOConfig(aorpo=replace(AORPO, loop=replace(AORPO.loop, real_share=1.0)))

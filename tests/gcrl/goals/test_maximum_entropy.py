@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from presage.common.episodic_replay import EpisodicReplay
-from presage.common.game import GameSpec, Rows, View
+from presage.common.game import GameError, GameSpec, Rows, View
 from presage.common.learner_state import learner_state, restore_learner
+from presage.envs.goal_rules import DistanceRule
 from presage.gcrl.goals.choice import as_penalty
 from presage.gcrl.goals.density import KernelDensity
 from presage.gcrl.goals.maximum_entropy import MaximumEntropy, MaximumEntropyConfig, chance_of_own
@@ -223,7 +224,36 @@ def test_entropy_gain_is_the_rate_that_the_rule_stands_on() -> None:
     assert math.isclose(slope, float(-(q * p.log()).sum()) - spread(0.0), abs_tol=1e-4)
 
 
-def test_values_of_a_bonus_are_brought_to_those_of_a_penalty() -> None:
-    steps = torch.arange(5.0)
-    found = as_penalty(lambda view, goals: 0.9**steps, 0.9)(starts(LINE, 5), torch.zeros(5, 1))
-    torch.testing.assert_close(found, torch.tensor([-sum(0.9**k for k in range(t)) for t in range(5)]))
+@pytest.mark.parametrize(
+    ("reward_type", "ends", "terminates"),
+    [
+        ("penalty", "rule", False), ("penalty", "rule", True), ("bonus", "rule", True), ("bonus", "success", False),
+        ("bonus", "rule", False), ("bonus", "never", True),
+    ],
+)  # fmt: skip
+def test_values_are_brought_to_those_of_a_penalty(reward_type: Any, ends: Any, terminates: bool) -> None:
+    discount, steps = 0.9, 400
+    rule = DistanceRule(threshold=0.5, reward_type=reward_type, terminates=terminates)
+    goes_on = ends == "never" or (ends == "rule" and not terminates)
+
+    def paid_from(away: int) -> float:
+        """To walk from `away` to 0, and to stay there if the walk goes on."""
+        total = 0.0
+        for k in range(steps):
+            place = torch.tensor([[float(max(away - k - 1, 0))]])
+            total += discount**k * float(rule.reward(place, torch.zeros(1, 1)))
+            if place == 0 and not goes_on:
+                break
+        return total
+
+    walks = range(1, 6)
+    value = torch.tensor([paid_from(away) for away in walks])
+    brought = as_penalty(lambda view, goals: value, rule, 1, discount, ends, torch.device("cpu"))
+    found = brought(starts(LINE, 5), torch.zeros(5, 1))
+    torch.testing.assert_close(found, torch.tensor([-sum(discount**k for k in range(away - 1)) for away in walks]))
+
+
+def test_values_of_anything_else_are_refused() -> None:
+    rule = DistanceRule(threshold=0.5, reward_type="distance")
+    with pytest.raises(GameError, match=r"pays -1000000\.0 away from a goal and .*; sources that read values need"):
+        as_penalty(lambda view, goals: goals[:, 0], rule, 1, 0.9, "rule", torch.device("cpu"))
