@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pkgutil
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from difflib import get_close_matches
@@ -120,6 +122,8 @@ def environment(name: str, **options: Any) -> Any:
 
 def _adapted(name: str, options: dict[str, Any]) -> Adapted:
     """What builds one copy of another package's game, and what is known of it."""
+    if options.get("render_mode"):
+        _draw_without_display()
     family, _, rest = name.partition("/")
     if family == "mpe":
         return _mpe(rest, options)
@@ -133,6 +137,15 @@ def _adapted(name: str, options: dict[str, Any]) -> Adapted:
     if family == "mamujoco":
         return _mamujoco(rest, options)
     raise _unknown(name)
+
+
+def _draw_without_display() -> None:
+    """Have MuJoCo draw by EGL, in this process and its workers, where there is no display and nobody has chosen.
+
+    Gymnasium would take GLFW, which then fails for good: a later try in the same process ends the process.
+    """
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"} & os.environ.keys():
+        os.environ["MUJOCO_GL"] = "egl"
 
 
 def from_env(env: Any, copies: int = 1, workers: int = 0, **declared: Any) -> VectorGame:

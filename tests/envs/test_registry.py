@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+import sys
 from functools import partial
 from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
@@ -255,3 +258,34 @@ def test_what_cannot_serve_is_refused() -> None:
 class Unbounded(gymnasium.Env[np.ndarray, np.ndarray]):
     observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
     action_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
+
+
+def test_mujoco_draws_without_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(sys, "platform", "linux")
+    registry.environment("gym/CartPole-v1").close()
+    assert "MUJOCO_GL" not in os.environ
+    registry.environment("gym/CartPole-v1", render_mode="rgb_array").close()
+    assert os.environ["MUJOCO_GL"] == "egl"
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    registry.environment("gym/CartPole-v1", render_mode="rgb_array").close()
+    assert os.environ["MUJOCO_GL"] == "osmesa"
+
+
+@pytest.mark.parametrize("name", ["fetch/reach", "maze/point-medium"])
+def test_goal_worlds_are_drawn(name: str) -> None:
+    try:
+        importlib.import_module("mujoco.egl").GLContext(8, 8).free()
+    except Exception as error:  # whichever part of the graphics libraries is missing
+        pytest.skip(f"this machine cannot draw by EGL: {error}")
+    code = f"""
+from presage.envs import registry
+game = registry.make({name!r}, copies=1, render_mode="rgb_array")
+game.reset(0)
+assert game.render(0).std() > 10
+game.close()
+"""
+    bare = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL")}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env=bare)
