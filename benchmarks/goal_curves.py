@@ -2,13 +2,16 @@
 
 1. Sweep: every arm and ratio on a tuning seed and tuning episodes, for half of the arm's budget; an arm's ratio is the
    one whose success, then return, averaged over the evaluations, is highest.
-2. Measure: every arm at its own ratio on other seeds and other evaluation episodes.
+2. Measure: every arm at its own ratio on other seeds and other evaluation episodes. The first seed's goals, and one of
+   its trained episodes, are drawn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +19,9 @@ import numpy as np
 from benchmarks.claims import imported, write
 from benchmarks.long_runs import EPISODES, TUNING_EPISODES, Curve, Curves, train_curve
 from presage.common import plugins
+from presage.common.closing import record_episode, report_goals
 from presage.common.curves import SeedCurves
-from presage.common.report import plot_curves
+from presage.common.report import PICTURE_FILE, plot_curves
 from presage.common.training import Training
 
 TUNING_SEED = 100
@@ -156,7 +160,8 @@ class Job:
             checkpoint_every=4 * study.evaluate_every, keep_checkpoints=1, evaluation_episodes=study.episodes,
             evaluation_seed=TUNING_EPISODES if tuning else EPISODES,
         )  # fmt: skip
-        return train_curve(scenario, study.kept.folder(self.key), finish=success)
+        pictures = pictures_of(study.kept, f"{study.name}_{named(self.arm)}") if self.seed == study.seeds[0] else None
+        return train_curve(scenario, study.kept.folder(self.key), finish=partial(success, pictures=pictures))
 
 
 def changed(config: Any, path: Sequence[str], value: Any) -> Any:
@@ -165,8 +170,20 @@ def changed(config: Any, path: Sequence[str], value: Any) -> Any:
     return replace(config, **{first: changed(getattr(config, first), rest, value) if rest else value})
 
 
-def success(training: Training) -> dict[str, list[float]]:
-    """What every evaluation's episodes reached, on average."""
+def pictures_of(kept: Curves, name: str) -> Path:
+    """Where the pictures of a trained run go."""
+    return kept.path.parent.parent / "goals" / name
+
+
+def success(training: Training, pictures: Path | None = None) -> dict[str, list[float]]:
+    """What every evaluation's episodes reached, on average.
+
+    Args:
+        pictures: a folder for a picture of the run's goals and for one of its trained episodes, where games are drawn.
+    """
+    if pictures is not None:
+        report_goals(training, pictures)
+        record_episode(training, pictures / PICTURE_FILE)
     return {name: [float(np.mean(found[name])) for _, found in training.history] for name in (SUCCESS, ONCE)}
 
 

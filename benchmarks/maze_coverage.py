@@ -7,12 +7,14 @@ same for all. Coverage is the share of the maze's free cells, cut into quarters,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import gymnasium
 import numpy as np
 
 from benchmarks.claims import imported, write
-from benchmarks.goal_curves import named, success
+from benchmarks.goal_curves import named, pictures_of, success
 from benchmarks.long_runs import EPISODES, Curve, Curves, command_line, train_curve
 from presage.common import plugins
 from presage.common.curves import SeedCurves
@@ -53,9 +55,9 @@ def coverage(training: Training) -> dict[str, list[float]]:
     return {"coverage": [len(np.unique(cell[:count])) / free for count in made]}
 
 
-def kept(training: Training) -> dict[str, list[float]]:
-    """What a finished run keeps."""
-    return success(training) | coverage(training)
+def kept(training: Training, pictures: Path | None) -> dict[str, list[float]]:
+    """What a finished run keeps, `pictures` as of `success`."""
+    return success(training, pictures) | coverage(training)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,8 @@ class Job:
             threads=1, device="cpu", steps=STEPS, evaluate_every=EVERY, checkpoint_every=2 * EVERY, keep_checkpoints=1,
             evaluation_episodes=32, evaluation_seed=EPISODES,
         )  # fmt: skip
-        return train_curve(scenario, KEPT.folder(self.key), finish=kept)
+        pictures = pictures_of(KEPT, f"maze_{named(self.arm)}") if self.seed == SEEDS[0] else None
+        return train_curve(scenario, KEPT.folder(self.key), finish=partial(kept, pictures=pictures))
 
 
 def jobs() -> list[Job]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.goal_curves import TUNING_SEED, Arm, Study, changed, named
+from benchmarks import long_runs
+from benchmarks.goal_curves import TUNING_SEED, Arm, Job, Study, changed, named
 from benchmarks.long_runs import Curve, Curves
 from presage.common import plugins
 
@@ -68,3 +70,17 @@ def test_a_field_is_changed_wherever_it_lies() -> None:
     assert found == replace(method, loop=replace(method.loop, updates_per_step=9.0))
     assert changed(method, ["model"], "true") == replace(method, model="true")
     assert named("MapGo, perfect model") == "mapgo_perfect_model"
+
+
+def test_the_first_seeds_run_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_runs, "ROOT", tmp_path)
+    short = Study(
+        name="navigation", kept=Curves("drawn"), evaluate_every=20, ratios=(1.0,), seeds=(0, 1), episodes=2,
+        arms={"A": Arm(scenario="goal_navigation_aorpo_plain", steps=40)}, ratio="aorpo.loop.updates_per_step",
+    )  # fmt: skip
+    for seed in short.seeds:
+        found = Job(study=short, arm="A", ratio=1.0, seed=seed).run()
+        assert found["env_steps"] == [0, 20, 40]
+        assert len(found["success_rate"]) == 3
+        assert {path.name for path in tmp_path.rglob("goals/*/*")} == {"goals.json", "goals.png", "episode.gif"}
+        assert [path.name for path in tmp_path.glob("benchmarks/results/goals/*")] == ["navigation_a"]
