@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 import torch
 
+from presage.common.ddpg import DDPGConfig
 from presage.common.dyna import Dyna, DynaConfig
 from presage.common.game import GameError, GameSpec, GoalRule, Kernel
 from presage.common.relabel import Ends
 from presage.common.streams import Streams
+from presage.common.target_range import TargetRange
 from presage.gcrl.goals.choice import GoalsConfig
 from presage.gcrl.hindsight import Hindsight, Shares
 from presage.gcrl.learners import GoalLearnerConfig, value_of
@@ -41,6 +43,18 @@ class HERConfig:
     def __post_init__(self) -> None:
         if self.loop.real_share != 1:
             raise ValueError(f"loop.real_share={self.loop.real_share} must be 1: this method imagines nothing")
+
+    @classmethod
+    def paper(cls, length: int = 50) -> HERConfig:
+        """The numbers of Plappert et al. 2018 and their code, for episodes of `length` env steps in 38 copies of a game
+        that pays -1 and 0: hours on a machine of nineteen workers, days on two cores.
+
+        One learner takes a batch as large as all their workers' together; the first cycle plays at random.
+        """
+        discount, cycle = 1 - 1 / length, 38 * length
+        ddpg = DDPGConfig(discount=discount, targets=TargetRange.of_rewards(-1.0, 0.0, discount))
+        loop = DynaConfig(real_share=1.0, batch_size=19 * 256, warmup_steps=cycle, updates_per_step=40 / cycle)
+        return cls(learner=GoalLearnerConfig(ddpg=ddpg), loop=loop, ends="never")
 
     def build(
         self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None,

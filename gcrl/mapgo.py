@@ -21,6 +21,7 @@ from presage.common.mbpo import build_world
 from presage.common.propagation import Propagation
 from presage.common.schedules import LengthRamp
 from presage.common.streams import Streams
+from presage.common.target_range import TargetRange
 from presage.common.worlds import GivenWorld, LearnedWorld
 from presage.gcrl.goals.choice import GoalsConfig, Model
 from presage.gcrl.learners import GoalLearnerConfig, value_of
@@ -64,6 +65,27 @@ class MapGoConfig:
     """how they are fitted"""
     propagation: Propagation = "fresh"
     """which of them answers for a row; see `EnsembleKernel`, whose "moments" are for plans alone"""
+
+    @classmethod
+    def paper(cls) -> MapGoConfig:
+        """The released code's defaults, for a game that pays -1 and 0: days on a CPU. Whether the paper's figures were
+        made with them is not known.
+
+        Its targets are held before the reward is added, ours after.
+        """
+        discount = 0.98
+        ddpg = DDPGConfig(discount=discount, target_every=10, targets=TargetRange.of_rewards(-1.0, 0.0, discount))
+        return cls(
+            learner=GoalLearnerConfig(ddpg=ddpg),
+            relabelling=RelabellingConfig(ends="never"),
+            ensemble=EnsembleConfig(
+                members=6, elites=3, hidden=(200,) * 4, linear_skip=False, normalise_targets=False, geometry=False
+            ),
+            fit=FitConfig(
+                loss="likelihood", learning_rate=1e-3, bootstrap=True, holdout_stretch=1, variance_weight=1.0,
+                bound_penalty=0.0, weight_decay=(2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4), renamings=0,
+            ),
+        )  # fmt: skip
 
     def build(
         self, spec: GameSpec, streams: Streams, device: torch.device, true_kernel: Kernel | None = None,

@@ -41,7 +41,7 @@ from presage.gcrl.goals.maximum_entropy import MaximumEntropyConfig
 from presage.gcrl.goals.pursuit import Pursuit
 from presage.gcrl.goals.subgoals import ForeseenSubgoalsConfig, SubgoalSearch
 from presage.gcrl.her import HERConfig
-from presage.gcrl.hindsight import Hindsight
+from presage.gcrl.hindsight import Hindsight, Shares
 from presage.gcrl.learners import GoalLearnerConfig, value_of
 from presage.gcrl.mapgo import MapGoConfig
 from presage.gcrl.relabelling import RelabellingConfig
@@ -218,6 +218,23 @@ def test_a_pool_is_drawn_from_so_many_times() -> None:
     assert len(set(pools)) in (3, 4)
     with pytest.raises(ValueError, match="size=0 and batches=3"):
         Pooled(Hindsight(rules.spec, RULE), 0, 3)
+
+
+def test_the_papers_numbers_are_at_hand() -> None:
+    her, mapgo = HERConfig.paper(length=100), MapGoConfig.paper()
+    assert her.learner.ddpg.discount == 0.99
+    assert her.learner.ddpg.targets.low == pytest.approx(-100.0)
+    assert her.loop.updates_per_step * 38 * 100 == pytest.approx(her.learner.ddpg.target_every)  # targets: once a cycle
+    assert (her.loop.batch_size, her.shares) == (4_864, Shares(keep=0.2, future=0.8))
+    assert (mapgo.loop.batch_size * mapgo.loop.real_share, mapgo.loop.updates_per_step) == (12, 10)
+    assert mapgo.relabelling.branch_hindsight == 0
+    for method in (her, mapgo):
+        few = replace(method, loop=replace(method.loop, warmup_steps=100, batch_size=16, updates_per_step=0.1))
+        if isinstance(few, MapGoConfig):
+            few = replace(few, fit=replace(few.fit, max_updates=3), loop=replace(few.loop, rollout_starts=20))
+        dyna = built(few, World2D(episode_limit=6, spread=True))
+        played(dyna, BatchedGame(World2D(episode_limit=6, spread=True), 4), 124)
+        assert dyna.updates == 2
 
 
 def test_what_does_not_suit_is_refused() -> None:
