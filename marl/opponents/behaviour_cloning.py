@@ -1,18 +1,21 @@
-"""Behaviour-cloned opponent models: for every ego, one network per other agent that predicts its action from its own
-observation by maximum likelihood (He et al. 2016's supervised baseline; AORPO, Zhang et al. 2021, section on opponent
-models). One-hot heads are categorical, box heads tanh-Gaussian, several heads add their log-likelihoods.
+"""Behaviour-cloned opponent models: for every ego, one network per other agent that predicts its action by maximum
+likelihood (He et al. 2016's supervised baseline; AORPO, Zhang et al. 2021, section on opponent models). One-hot heads
+are categorical, box heads tanh-Gaussian, several heads add their log-likelihoods; mixtures of these, and ensembles, are
+options, and so is what the networks may see.
 
 The bank holds `(ego, agent)` networks as one stacked module for each group of agents of equal shape, the ego's own
 entry included: it costs a share 1/N and saves every index.
 
-Shape suffixes: I egos, N agents, g agents of a group, M rows of each ego, R = I M rows, ego-major.
+Shape suffixes: I egos, E members of an ensemble, N agents, g agents of a group, M rows of each ego, R = I M rows,
+ego-major; K components of a predicted distribution.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +25,11 @@ from presage.common.geometry import Geometry
 from presage.common.heads import Group, answer, entropy, groups_of, join, log_prob
 from presage.common.learner_state import learner_state, restore_learner
 from presage.common.networks import Activation, Normaliser, StackedMLP
+from presage.marl.opponents.predicted import Part, Predicted
+from presage.marl.opponents.record import Moments
+
+Sees = Literal["opponent", "own", "state"]
+"""what a model may read: what the modelled agent observes, what the ego does, or everything"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +40,24 @@ class BehaviourCloningConfig:
     """widths of the hidden layers"""
     activation: Activation = "relu"
     """after every hidden layer"""
+    sees: Sees = "opponent"
+    """what the models read; anything but "own" needs others' observations when it is asked"""
+    members: int = 1
+    """networks that answer for each agent, fitted to batches of their own and mixed evenly; >= 1"""
+    components: int = 1
+    """of each network's distribution; more than one can be of several minds, and tie an agent's heads together; >= 1"""
     geometry: bool = True
     """read the lengths and directions of the vectors that the game declares as well"""
     learning_rate: float = 1e-3
     """Adam's step size; > 0"""
     entropy_bonus: float = 1e-3
     """weight of the predicted entropy in the loss of one-hot heads; >= 0 (AORPO's code: 0.1)"""
+    weight_decay: float = 0.0
+    """of the weights, decoupled from the gradient (AdamW); >= 0"""
     window: int = 4_000
     """newest rows that a fit reads; opponents learn, so older actions mislead; >= 10"""
+    memory: float | None = None
+    """rows after which one counts e times less in the loss; > 0. None: all rows of the window count alike"""
     holdout: float = 0.2
     """share of the window that is held out for errors and early stopping, in (0, 1)"""
     batch_size: int = 256
@@ -59,10 +77,17 @@ class BehaviourCloningConfig:
                 f"window={self.window} must be >= 10; batch_size={self.batch_size}, passes={self.passes} and "
                 f"patience={self.patience} must be >= 1"
             )
-        if self.learning_rate <= 0 or self.entropy_bonus < 0:
+        if self.learning_rate <= 0 or min(self.entropy_bonus, self.weight_decay) < 0:
             raise ValueError(
-                f"learning_rate={self.learning_rate} must be > 0 and entropy_bonus={self.entropy_bonus} >= 0"
+                f"learning_rate={self.learning_rate} must be > 0, entropy_bonus={self.entropy_bonus} and "
+                f"weight_decay={self.weight_decay} >= 0"
             )
+        if self.sees not in get_args(Sees):
+            raise ValueError(f"sees={self.sees!r} must be one of {', '.join(map(repr, get_args(Sees)))}")
+        if min(self.members, self.components) < 1:
+            raise ValueError(f"members={self.members} and components={self.components} must be >= 1")
+        if self.memory is not None and self.memory <= 0:
+            raise ValueError(f"memory={self.memory} must be > 0, or None")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,21 +109,36 @@ class OpponentFit:
 
 
 class _Part(NamedTuple):
-    """A group of agents as the bank sees it in ego-major rows."""
+    """A group of agents as a fit sees it, every member in rows of its own: P = E I, member-major."""
 
     group: Group
     parameters: Tensor
-    """(I, g, M, p) the numbers of the predicted distributions"""
+    """(P, g, M, p) the numbers of the predicted distributions, (P, g, M, K, p) with components"""
+    log_weights: Tensor | None
+    """(P, g, M, K) of the components; None where there is one"""
     act: Tensor
-    """(I, g, M, a) what the agents did"""
+    """(P, g, M, a) what the agents did"""
     legal: Tensor | None
-    """(I, g, M, a) bool; None where everything is"""
+    """(P, g, M, a) bool; None where everything is"""
     acting: Tensor
-    """(I, g, M) 1.0 in rows in which the agent acts, else 0.0"""
+    """(P, g, M) 1.0 in rows in which the agent acts, else 0.0"""
 
     def nll(self) -> Tensor:
-        """Negative log-likelihood of every action, summed over heads: (I, g, M)."""
-        return -log_prob(self.group.heads, self.parameters, self.act, self.legal)
+        """Negative log-likelihood of every action, summed over heads: (P, g, M)."""
+        if self.log_weights is None:
+            return -log_prob(self.group.heads, self.parameters, self.act, self.legal)
+        act = self.act[..., None, :].expand(*self.log_weights.shape, -1)
+        each = log_prob(self.group.heads, self.parameters, act, self._allowed())
+        return -torch.logsumexp(self.log_weights + each, -1)
+
+    def entropy(self) -> Tensor:
+        """Entropy of one-hot heads, (P, g, M); of components the mean, which is no more than their mixture's."""
+        if self.log_weights is None:
+            return entropy(self.group.heads, self.parameters, self.legal)
+        return (self.log_weights.exp() * entropy(self.group.heads, self.parameters, self._allowed())).sum(-1)
+
+    def _allowed(self) -> Tensor | None:
+        return None if self.legal is None else self.legal[..., None, :]
 
 
 class BehaviourCloning(nn.Module):
@@ -110,67 +150,151 @@ class BehaviourCloning(nn.Module):
         config: BehaviourCloningConfig,
         init_rng: torch.Generator,
         *,
-        egos: int | None = None,
+        egos: Sequence[int] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         """
         Args:
             spec: the game. config: the numbers. init_rng: draws initial weights, on the CPU.
-            egos: I, how many egos keep models of everybody; all N agents when None.
+            egos: (I) the agents that keep models of everybody; all N when None.
+
+        Raises:
+            GameError: the models are to read what their egos observe, and these observe unequally much.
         """
         super().__init__()
         self.spec, self.config = spec, config
-        self.egos = spec.n if egos is None else egos
+        self.ego = tuple(range(spec.n)) if egos is None else tuple(map(spec.index, egos))
         self.groups = groups_of(spec, device)
         self.normaliser = Normaliser(spec.obs_dim).to(device)
-        self.geometries = [Geometry(g.vectors if config.geometry else ()).to(device) for g in self.groups]
+        self._columns = [self._read_columns(group).to(device) for group in self.groups]
+        vectors = [self._vectors(group) if config.geometry else () for group in self.groups]
+        self.geometries = [Geometry(own).to(device) for own in vectors]
+        outputs = config.components > 1
         self.networks = nn.ModuleList(
             StackedMLP(
-                self.egos * len(g.agents), g.obs.shape[1] + geometry.width, config.hidden, g.parameters, init_rng,
-                config.activation,
+                config.members * self.egos * len(g.agents), columns.shape[-1] + geometry.width, config.hidden,
+                config.components * (g.parameters + outputs), init_rng, config.activation,
             )
-            for g, geometry in zip(self.groups, self.geometries, strict=True)
+            for g, columns, geometry in zip(self.groups, self._columns, self.geometries, strict=True)
         ).to(device)  # fmt: skip
-        self.optimiser = torch.optim.Adam(self.networks.parameters(), lr=config.learning_rate, fused=True)
+        if config.weight_decay:
+            self.optimiser: torch.optim.Optimizer = torch.optim.AdamW(
+                self.networks.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            )
+        else:
+            self.optimiser = torch.optim.Adam(self.networks.parameters(), lr=config.learning_rate, fused=True)
+
+    @property
+    def egos(self) -> int:
+        """I, how many agents keep models."""
+        return len(self.ego)
+
+    def _read_columns(self, group: Group) -> Tensor:
+        """What the models of a group's agents read of the joint observation: `(g, w)`, or `(I, g, w)` by ego."""
+        if self.config.sees == "opponent":
+            return group.obs
+        if self.config.sees == "state":
+            return torch.arange(self.spec.obs_dim).expand(len(group.agents), -1)
+        widths = {len(self.spec.obs[ego]) for ego in self.ego}
+        if len(widths) > 1:
+            raise GameError(
+                f"egos {[self.spec.names[ego] for ego in self.ego]} observe {sorted(widths)} numbers; models that read "
+                "their ego's observation need equally many: make a bank for each"
+            )
+        own = torch.tensor([self.spec.obs[ego] for ego in self.ego])
+        return own[:, None].expand(-1, len(group.agents), -1)
+
+    def _vectors(self, group: Group) -> Sequence[Sequence[int]]:
+        """The vectors in what the models of a group's agents read."""
+        if self.config.sees == "opponent":
+            return group.vectors
+        if self.config.sees == "state":
+            return self.spec.vectors
+        found = {self.spec.vectors_of(ego) for ego in self.ego}
+        return found.pop() if len(found) == 1 else ()
 
     # -------------------------------------------------------------- answers
 
-    def _distributions(self, obs: Tensor) -> list[Tensor]:
-        """Per group, the numbers of all distributions `(I, g, M, p)` at ego-major observations `(I M, O)`."""
-        if len(obs) % self.egos:
+    def _inputs(self, obs: Tensor, parts: int) -> list[Tensor]:
+        """Per group, what its networks read `(P, g, M, w)` of observations `(P M, O)`, where P is I or E I."""
+        if len(obs) % parts:
             raise GameError(f"{len(obs)} rows cannot be shared evenly by {self.egos} egos; order them ego after ego")
-        raw, scaled = (x.view(self.egos, -1, self.spec.obs_dim) for x in (obs, self.normaliser(obs)))
+        raw, scaled = (x.view(parts, -1, self.spec.obs_dim) for x in (obs, self.normaliser(obs)))
         found = []
-        for group, geometry, network in zip(self.groups, self.geometries, self.networks, strict=True):
-            read = scaled[:, :, group.obs].transpose(1, 2)
+        for columns, geometry in zip(self._columns, self.geometries, strict=True):
+            read = _taken(scaled, columns)
             if geometry.width:
-                read = torch.cat([read, geometry.features(raw[:, :, group.obs].transpose(1, 2))], -1)
-            found.append(network(read.flatten(0, 1)).view(*read.shape[:3], -1))
+                read = torch.cat([read, geometry.features(_taken(raw, columns))], -1)
+            found.append(read)
         return found
 
-    def _slices(self, x: Tensor) -> list[Tensor]:
-        """Per group, the agents' slices `(I, g, M, a)` of ego-major joint actions or legality `(I M, A)`."""
-        per_ego = x.reshape(self.egos, -1, x.shape[-1])
+    def _outputs(self, obs: Tensor, parts: int) -> list[tuple[Tensor, Tensor | None]]:
+        """Per group, parameters and log-weights as `_Part` has them, of networks that read rows of their own; those of
+        members that read the same rows lie one behind the other.
+        """
+        found: list[tuple[Tensor, Tensor | None]] = []
+        count = self.config.components
+        for group, read, network in zip(self.groups, self._inputs(obs, parts), self.networks, strict=True):
+            out = network(read.flatten(0, 1)).view(-1, *read.shape[1:3], network.outputs)
+            if count == 1:
+                found.append((out, None))
+            else:
+                log_weights = out[..., :count].log_softmax(-1)
+                parameters = out[..., count:].reshape(*out.shape[:-1], count, group.parameters)
+                found.append((parameters, log_weights))
+        return found
+
+    def _slices(self, x: Tensor, parts: int) -> list[Tensor]:
+        """Per group, the agents' slices `(P, g, M, a)` of joint actions or legality `(P M, A)`."""
+        per_ego = x.reshape(parts, -1, x.shape[-1])
         return [per_ego[:, :, group.act].transpose(1, 2) for group in self.groups]
 
-    def _legal(self, view: View) -> list[Tensor | None]:
+    def _legal(self, view: View, parts: int) -> list[Tensor | None]:
         if not self.spec.legal_varies:
             return [None] * len(self.groups)
-        return [s if g.discrete else None for g, s in zip(self.groups, self._slices(view.legal), strict=True)]
+        return [s if g.discrete else None for g, s in zip(self.groups, self._slices(view.legal, parts), strict=True)]
 
     def init(self, window: Window) -> Carry:
         """Nothing: the models are memoryless."""
         return None
 
+    @property
+    def _plain(self) -> bool:
+        """Whether every answer is of one network and one component."""
+        return self.config.members == self.config.components == 1
+
+    def predicted(self, view: View) -> Predicted:
+        """What every row's ego expects of all agents, for ego-major views of R rows."""
+        parts = []
+        found = zip(self.groups, self._outputs(view.obs, self.egos), self._legal(view, self.egos), strict=True)
+        for group, (parameters, log_weights), legal in found:
+            if log_weights is None:
+                parameters, log_weights = parameters[..., None, :], parameters.new_zeros(*parameters.shape[:3], 1)
+            by_member = (x.view(self.config.members, self.egos, *x.shape[1:]) for x in (parameters, log_weights))
+            numbers, weights = (x.movedim(0, 3).transpose(0, 1) for x in by_member)  # (g, I, M, E, K, ...)
+            parts.append(
+                Part(
+                    group=group, parameters=numbers.flatten(3, 4).flatten(1, 2),
+                    log_weights=weights.flatten(3, 4).flatten(1, 2) - math.log(self.config.members),
+                    legal=None if legal is None else legal.transpose(0, 1).flatten(1, 2),
+                )
+            )  # fmt: skip
+        return Predicted(spec=self.spec, parts=tuple(parts))
+
     @torch.no_grad()
     def step(self, carry: Carry, view: View, rng: torch.Generator | None) -> tuple[Carry, Tensor]:
         """What every row's ego expects of all agents, `(R, A)` for ego-major views; the modes where rng is None."""
         draw = rng if self.config.answer == "sample" else None
-        parts = []
-        for group, parameters, legal in zip(self.groups, self._distributions(view.obs), self._legal(view), strict=True):
-            act = answer(group.heads, parameters, legal, draw)[0]
-            parts.append(act.transpose(0, 1).flatten(1, 2))  # (g, I M, a)
-        joint = join(self.groups, parts)
+        if self._plain:
+            parts = []
+            found = zip(self.groups, self._outputs(view.obs, self.egos), self._legal(view, self.egos), strict=True)
+            for group, (parameters, _), legal in found:
+                act = answer(group.heads, parameters, legal, draw)[0]
+                parts.append(act.transpose(0, 1).flatten(1, 2))  # (g, I M, a)
+            joint = join(self.groups, parts)
+        else:
+            expected = self.predicted(view)
+            joint = expected.mode() if draw is None else expected.sample(draw)
         if self.spec.acting_varies:
             widths = torch.tensor([agent.width for agent in self.spec.agents], device=joint.device)
             joint = joint * view.acting.repeat_interleave(widths, 1)
@@ -178,45 +302,52 @@ class BehaviourCloning(nn.Module):
 
     def log_prob(self, view: View, act: Tensor) -> Tensor:
         """Log-probability of every agent's slice of `act (R, A)` under its row's ego's model, `(R, N)`, ego-major."""
+        if not self._plain:
+            return self.predicted(view).log_prob(act)
         found = torch.empty(len(act), self.spec.n, device=act.device, dtype=act.dtype)
-        parts = zip(self.groups, self._distributions(view.obs), self._slices(act), self._legal(view), strict=True)
-        for group, parameters, own, legal in parts:
+        parts = zip(
+            self.groups, self._outputs(view.obs, self.egos), self._slices(act, self.egos), self._legal(view, self.egos),
+            strict=True,
+        )  # fmt: skip
+        for group, (parameters, _), own, legal in parts:
             value = log_prob(group.heads, parameters, own, legal)
             found[:, list(group.agents)] = value.transpose(1, 2).flatten(0, 1)
         return found
 
     # ------------------------------------------------------------------ fit
 
-    def fit(self, rows: Rows, rng: torch.Generator) -> OpponentFit:
-        """Fit all networks to the actions in `rows (B)`, each with the best weights it had on the held-out ones.
+    def fit(self, seen: Moments | Rows, rng: torch.Generator, *, held: Tensor | None = None) -> OpponentFit:
+        """Fit all networks to what was done, each with the best weights it had on the held-out moments.
 
-        Every ego draws its own batches, so that its models differ from the others'.
+        Every network of an ego, and of an ensemble, draws its own batches, so that models differ from one another.
 
         Args:
-            rows: real rows, newest last; only the `config.window` newest are read.
+            seen: B real moments, newest last; only the `config.window` newest are read.
             rng: draws the split and the batches.
+            held: `(B,)` bool: which moments to hold out, whole episodes for an honest error. None: a share of
+                `config.holdout` at random, whose neighbours in time are fitted to.
 
         Raises:
-            GameError: fewer than 10 rows.
+            GameError: fewer than 10 moments, or none to fit to, or none held out.
         """
-        if len(rows) < 10:
-            raise GameError(f"opponent models need at least 10 rows to fit, got {len(rows)}")
-        rows = rows[-self.config.window :]
-        self.normaliser.fit(rows.obs)
-        size = len(rows)
-        order = torch.randperm(size, generator=rng, device=rows.obs.device)
-        held, train = order[: max(1, int(size * self.config.holdout))], order[max(1, int(size * self.config.holdout)) :]
-        held_rows = rows[held.repeat(self.egos)]
-        best = self._likelihoods(held_rows)
+        moments = Moments.of(seen) if isinstance(seen, Rows) else seen
+        if len(moments) < 10:
+            raise GameError(f"opponent models need at least 10 rows to fit, got {len(moments)}")
+        moments = moments[-self.config.window :]
+        self.normaliser.fit(moments.view.obs)
+        train, apart = self._split(len(moments), None if held is None else held[-self.config.window :], rng)
+        parts = self.config.members * self.egos
+        judged = moments[apart.repeat(parts)]
+        best = self._likelihoods(judged)
         kept = {name: value.detach().clone() for name, value in self.networks.named_parameters()}
         stale = passes = 0
         while passes < self.config.passes and stale < self.config.patience:
-            orders = [torch.randperm(len(train), generator=rng, device=train.device) for _ in range(self.egos)]
+            orders = [torch.randperm(len(train), generator=rng, device=train.device) for _ in range(parts)]
             batches = torch.split(train[torch.stack(orders)], self.config.batch_size, 1)
             for batch in batches:
-                self._descend(rows[batch.reshape(-1)])
+                self._descend(moments[batch.reshape(-1)], self._shares(batch, len(moments)))
             passes += 1
-            nll = self._likelihoods(held_rows)
+            nll = self._likelihoods(judged)
             better = nll < best
             best = torch.where(better, nll, best)
             self._keep(kept, better)
@@ -224,60 +355,92 @@ class BehaviourCloning(nn.Module):
         with torch.no_grad():
             for name, value in self.networks.named_parameters():
                 value.copy_(kept[name])
-        accuracy, spread = self._scores(held_rows, rng)
-        return OpponentFit(nll=best, accuracy=accuracy, entropy=spread, passes=passes)
+        return self._judge(moments[apart.repeat(self.egos)], best, passes, rng)
 
-    def _parts(self, rows: Rows) -> Iterator[_Part]:
-        """The groups of agents in ego-major rows."""
-        acting = rows.acting.view(self.egos, -1, self.spec.n).transpose(1, 2).to(rows.obs.dtype)
-        parts = zip(
-            self.groups, self._distributions(rows.obs), self._slices(rows.act), self._legal(rows.view), strict=True
-        )
-        for group, parameters, act, legal in parts:
-            yield _Part(group, parameters, act, legal, acting[:, list(group.agents)])
+    def _split(self, size: int, held: Tensor | None, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Moments to fit to, and those held out."""
+        if held is None:
+            order = torch.randperm(size, generator=rng, device=self.normaliser.mean.device)
+            count = max(1, int(size * self.config.holdout))
+            return order[count:], order[:count]
+        found = (~held).nonzero().squeeze(1), held.nonzero().squeeze(1)
+        if not len(found[0]) or not len(found[1]):
+            raise GameError(
+                f"of the {size} newest moments, {len(found[1])} are held out; hold out some, and leave some to fit to"
+            )
+        return found
 
-    def _descend(self, rows: Rows) -> None:
-        """One gradient step of all networks on ego-major rows: mean NLL over rows in which the agent acts."""
-        loss = torch.zeros((), device=rows.obs.device)
-        for part in self._parts(rows):
+    def _shares(self, batch: Tensor, size: int) -> Tensor | None:
+        """What rows `batch (P, M)` out of `size` count in the loss; None where all count alike."""
+        if self.config.memory is None:
+            return None
+        return torch.exp((batch - (size - 1)) / self.config.memory)
+
+    def _parts(self, moments: Moments) -> Iterator[_Part]:
+        """The groups of agents, every member in rows of its own."""
+        view, parts = moments.view, self.config.members * self.egos
+        acting = view.acting.view(parts, -1, self.spec.n).transpose(1, 2).to(view.obs.dtype)
+        found = zip(
+            self.groups, self._outputs(view.obs, parts), self._slices(moments.act, parts), self._legal(view, parts),
+            strict=True,
+        )  # fmt: skip
+        for group, (parameters, log_weights), act, legal in found:
+            yield _Part(group, parameters, log_weights, act, legal, acting[:, list(group.agents)])
+
+    def _descend(self, moments: Moments, shares: Tensor | None) -> None:
+        """One gradient step of all networks: mean NLL over rows in which the agent acts, by what they count."""
+        loss = torch.zeros((), device=moments.act.device)
+        for part in self._parts(moments):
             losses = part.nll()
             if part.group.discrete and self.config.entropy_bonus:
-                losses = losses - self.config.entropy_bonus * entropy(part.group.heads, part.parameters, part.legal)
-            share = part.acting / part.acting.sum(-1, keepdim=True).clamp_min(1)
+                losses = losses - self.config.entropy_bonus * part.entropy()
+            weight = part.acting if shares is None else part.acting * shares[:, None]
+            total = weight.sum(-1, keepdim=True)
+            share = weight / (total.clamp_min(1) if shares is None else total.clamp_min(1e-12))
             loss = loss + (losses * share).sum()
         self.optimiser.zero_grad()
         torch.autograd.backward(loss)
         self.optimiser.step()
 
     @torch.no_grad()
-    def _likelihoods(self, rows: Rows) -> Tensor:
-        """Mean NLL of every network on ego-major rows in which the agent acts, `(I, N)`; NaN where it never does."""
-        nll = torch.empty(self.egos, self.spec.n, device=rows.obs.device)
-        for part in self._parts(rows):
+    def _likelihoods(self, moments: Moments) -> Tensor:
+        """Mean NLL of every network on rows of its own in which the agent acts, `(E I, N)`; NaN where it never does."""
+        nll = torch.empty(self.config.members * self.egos, self.spec.n, device=moments.act.device)
+        for part in self._parts(moments):
             nll[:, list(part.group.agents)] = _mean(part.nll(), part.acting)
         return nll
 
     @torch.no_grad()
-    def _scores(self, rows: Rows, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Accuracy and entropy as `OpponentFit` has them, `(I, N)` each.
+    def _judge(self, moments: Moments, nll: Tensor, passes: int, rng: torch.Generator) -> OpponentFit:
+        """What the fit reached on ego-major held-out rows; `nll` is the networks' own.
 
         One sample a row stands for the entropy of box actions, which has no closed form.
         """
-        accuracy, spread = torch.empty(2, self.egos, self.spec.n, device=rows.obs.device)
-        for group, parameters, act, legal, acting in self._parts(rows):
-            mode = answer(group.heads, parameters, legal, None)[0]
+        accuracy, spread = torch.empty(2, self.egos, self.spec.n, device=moments.act.device)
+        acting = moments.view.acting.view(self.egos, -1, self.spec.n).transpose(1, 2).to(moments.act.dtype)
+        expected = self.predicted(moments.view)
+        for part, act in zip(expected.parts, self._slices(moments.act, self.egos), strict=True):
+            group, acts = part.group, acting[:, list(part.group.agents)]
+            mode = self._by_ego(part.mode())
             if group.discrete:
                 right = (mode * act).sum(-1) / len(group.heads)
-                chaos = entropy(group.heads, parameters, legal)
+                chaos = part.entropy()
             else:
                 right = 1 - (mode - act).abs().mean(-1) / 2
-                chaos = -answer(group.heads, parameters, legal, rng)[1]
-            accuracy[:, list(group.agents)] = _mean(right, acting)
-            spread[:, list(group.agents)] = _mean(chaos, acting)
-        return accuracy, spread
+                chaos = -part.log_prob(part.sample(rng))
+            accuracy[:, list(group.agents)] = _mean(right, acts)
+            spread[:, list(group.agents)] = _mean(self._by_ego(chaos), acts)
+        if not self._plain:
+            log_p = expected.log_prob(moments.act).view(self.egos, -1, self.spec.n).transpose(1, 2)
+            nll = _mean(-log_p, acting)
+        return OpponentFit(nll=nll, accuracy=accuracy, entropy=spread, passes=passes)
+
+    def _by_ego(self, x: Tensor) -> Tensor:
+        """`(g, I M, ...)` as `(I, g, M, ...)`."""
+        return x.reshape(len(x), self.egos, -1, *x.shape[2:]).transpose(0, 1)
 
     def _keep(self, kept: dict[str, Tensor], better: Tensor) -> None:
-        """Copy the weights of the networks that `better (I, N)` marks into `kept`."""
+        """Copy the weights of the networks that `better (E I, N)` marks into `kept`."""
         for k, (group, network) in enumerate(zip(self.groups, self.networks, strict=True)):
             mask = better[:, list(group.agents)].reshape(-1, 1, 1)
             for name, value in network.named_parameters():
@@ -295,3 +458,14 @@ class BehaviourCloning(nn.Module):
 def _mean(x: Tensor, acting: Tensor) -> Tensor:
     """The mean of `x (I, g, M)` over the rows in which the agent acts, `(I, g)`; NaN where it never does."""
     return (x * acting).sum(-1) / acting.sum(-1)
+
+
+def _taken(x: Tensor, columns: Tensor) -> Tensor:
+    """The columns `(g, w)`, or `(I, g, w)` for each ego, of `x (P, M, O)`, where P is I or a multiple of it:
+    `(P, g, M, w)`.
+    """
+    if columns.ndim == 2:
+        return x[:, :, columns].transpose(1, 2)
+    own = columns.repeat(len(x) // len(columns), 1, 1)
+    ego = torch.arange(len(x), device=x.device)[:, None, None]
+    return x.transpose(1, 2)[ego, own].transpose(2, 3)

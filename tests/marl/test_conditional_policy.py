@@ -54,7 +54,7 @@ def test_rows_of_their_own_are_those_rows_of_everybody() -> None:
 
 def test_a_bank_for_fewer_egos_is_refused() -> None:
     spec = motley()
-    models = BehaviourCloning(spec, BehaviourCloningConfig(hidden=(8,)), generator(0), egos=1)
+    models = BehaviourCloning(spec, BehaviourCloningConfig(hidden=(8,)), generator(0), egos=(0,))
     with pytest.raises(GameError, match="4 agents, the opponent models serve 1 egos"):
         ConditionalPolicy(spec, models, (8,), generator(0), generator(0))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from presage.common.game import GameError, GameSpec, Rows, View, Window
 from presage.marl.lengths import rollout_lengths
 from presage.marl.opponents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig, OpponentFit
+from presage.marl.opponents.record import Moments
 from tests.common.toy import box_agent, discrete_agent, generator
 from tests.marl.sample_games import (
     by_head,
@@ -25,9 +27,8 @@ from tests.marl.sample_games import (
 
 
 def bank(spec: GameSpec, seed: int = 0, egos: int | None = None, **config: Any) -> BehaviourCloning:
-    return BehaviourCloning(
-        spec, BehaviourCloningConfig(**({"hidden": (16,)} | config)), generator(seed), egos=egos
-    )  # fmt: skip
+    numbers = BehaviourCloningConfig(**({"hidden": (16,)} | config))
+    return BehaviourCloning(spec, numbers, generator(seed), egos=None if egos is None else range(egos))
 
 
 def weights(models: BehaviourCloning) -> list[Tensor]:
@@ -258,7 +259,7 @@ def test_the_loss_is_the_likelihood_and_the_entropy_bonus() -> None:
     ):
         models = bank(spec, hidden=(), learning_rate=0.05, entropy_bonus=bonus)
         for _ in range(250):
-            models._descend(rows)
+            models._descend(Moments.of(rows), None)
         chances = Loop(models).chances(0, 0, rows.view)[0][0]
         assert chances.tolist() == pytest.approx(expected, abs=1e-3)
 
@@ -355,7 +356,7 @@ def test_every_network_keeps_the_best_weights_it_had(monkeypatch: pytest.MonkeyP
     noise = generator(3)
     snapshots: list[Loop] = []
 
-    def shake(_: Rows) -> None:
+    def shake(*_: Any) -> None:
         with torch.no_grad():
             for parameter in models.networks.parameters():
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=noise))
@@ -384,7 +385,7 @@ def test_a_fit_ends_when_no_network_gets_better(monkeypatch: pytest.MonkeyPatch)
     models = bank(spec, passes=50, patience=3, learning_rate=5.0)
     before = weights(models)
     models.normaliser.fit(random_rows(spec, 100, seed=0).obs)
-    monkeypatch.setattr(models, "_descend", lambda _: None)
+    monkeypatch.setattr(models, "_descend", lambda *_: None)
     assert models.fit(random_rows(spec, 100, seed=0), generator(1)).passes == 3
     assert equal(before, weights(models))
 
@@ -471,3 +472,144 @@ def test_too_few_rows_are_refused() -> None:
 def test_contradictions_are_named(build: Callable[[], BehaviourCloningConfig], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+# ---------------------------------------------------------------- what they see, ensembles, mixtures
+
+
+def told(spec: GameSpec, obs: Tensor, choice: Tensor) -> Moments:
+    """Moments of one-hot agents with one head each, who chose `choice (B, N)`."""
+    acts = [nn.functional.one_hot(choice[:, i], agent.width) for i, agent in enumerate(spec.agents)]
+    return Moments(view=View.of(spec, obs), act=torch.cat(acts, 1).float())
+
+
+PAIR = GameSpec(
+    name="pair", agents=(discrete_agent("a", (0, 1), 3), discrete_agent("b", (2, 3), 3)), obs_dim=5
+)  # the last column is nobody's
+
+
+@pytest.mark.parametrize(("sees", "columns"), [("opponent", (2, 3)), ("own", (0, 1)), ("state", (0, 1, 2, 3, 4))])
+def test_models_read_what_they_may_see_and_nothing_else(sees: Any, columns: tuple[int, ...]) -> None:
+    models = bank(PAIR, egos=1, sees=sees)
+    obs = torch.randn(6, 5, generator=generator(0))
+    before = models.predicted(View.of(PAIR, obs)).probabilities("b")[0]
+    for column in range(5):
+        other = obs.clone()
+        other[:, column] = torch.nan
+        after = models.predicted(View.of(PAIR, other)).probabilities("b")[0]
+        assert bool(after.isnan().all()) == (column in columns)
+        assert torch.equal(after, before) != (column in columns)
+
+
+def test_a_model_of_what_its_ego_sees_learns_what_follows_from_it_alone() -> None:
+    obs = torch.randint(3, (2_000, 5), generator=generator(0)).float()
+    choice = torch.stack([obs[:, 2], obs[:, 0]], 1).long()  # each does what the other is shown
+    for sees, best in (("opponent", math.log(3)), ("own", 0.0), ("state", 0.0)):
+        models = bank(PAIR, sees=sees, passes=20, learning_rate=0.01)
+        fit = models.fit(told(PAIR, obs, choice), generator(1))
+        found = [float(fit.nll[0, 1]), float(fit.nll[1, 0])]
+        assert found == pytest.approx([best, best], abs=0.1)
+
+
+def test_egos_that_see_unequally_much_need_banks_of_their_own() -> None:
+    with pytest.raises(GameError, match=r"egos \['scout', 'driver', 'guard', 'speaker'\] observe \[2, 3, 4\] numbers"):
+        bank(motley(), sees="own")
+    models = BehaviourCloning(motley(), BehaviourCloningConfig(sees="own"), generator(0), egos=(1,))
+    assert models.ego == (1,)
+
+
+@pytest.mark.parametrize("components", [1, 2])
+def test_an_ensemble_is_the_even_mixture_of_its_members(components: int) -> None:
+    spec = motley()
+    models = bank(spec, egos=2, members=3, components=components)
+    view = random_view(spec, 10, generator(1))
+    whole = models.predicted(view)
+    act = models.step(None, view, generator(2))[1]
+    spec.check_action(act, view.acting)
+    single = bank(spec, egos=2, components=components)
+    each = []
+    for k in range(3):
+        for own, all_ in zip(single.networks, models.networks, strict=True):
+            for one, many in zip(own.parameters(), all_.parameters(), strict=True):
+                one.data.copy_(many.data.view(3, -1, *many.shape[1:])[k])
+        each.append(single.predicted(view).log_prob(act))
+    wanted = torch.logsumexp(torch.stack(each), 0) - math.log(3)
+    torch.testing.assert_close(whole.log_prob(act), wanted)
+    torch.testing.assert_close(models.log_prob(view, act), wanted)
+    assert {part.components for part in whole.parts} == {3 * components}
+
+
+def test_members_differ_where_there_are_no_data_and_agree_where_there_are() -> None:
+    obs = 0.3 * torch.randn(4_000, 5, generator=generator(0))
+    choice = (torch.rand(4_000, 2, generator=generator(1)) < obs[:, [0, 2]].sigmoid()).long()
+    models = bank(PAIR, egos=1, members=5, hidden=(32,), passes=15)
+    models.fit(told(PAIR, obs, choice), generator(2))
+    far = torch.zeros(50, 5)
+    far[:, 2:4] = 4.0 * torch.randn(50, 2, generator=generator(3)).sign()
+    with torch.no_grad():
+        known, unknown = (models.predicted(View.of(PAIR, x)).disagreement()[:, 1].mean() for x in (obs[:500], far))
+    assert float(unknown) > 5 * float(known)
+
+
+def test_components_hold_two_minds_and_tie_heads_together() -> None:
+    spec = GameSpec(name="two", agents=(discrete_agent("a", (0,), 2, 2), box_agent("b", (0,), 1)), obs_dim=1)
+    coin = torch.randint(2, (3_000,), generator=generator(0))
+    side = torch.where(coin == 0, -0.6, 0.6) + 0.05 * torch.randn(3_000, generator=generator(1))
+    act = torch.cat([nn.functional.one_hot(coin, 2).repeat(1, 2), side[:, None]], 1).float()
+    moments = Moments(view=View.of(spec, torch.ones(3_000, 1)), act=act)
+    nll = {}
+    for components in (1, 2):
+        models = bank(spec, egos=1, components=components, passes=25, learning_rate=0.01, entropy_bonus=0.0)
+        nll[components] = models.fit(moments, generator(2)).nll[0].tolist()
+    assert nll[1][0] == pytest.approx(2 * math.log(2), abs=0.02)
+    assert nll[2][0] == pytest.approx(math.log(2), abs=0.02)  # both heads say the same
+    assert nll[2][1] < nll[1][1] - 1.0
+
+
+def test_memory_lets_old_moments_count_less() -> None:
+    obs = torch.zeros(2_000, 5)
+    choice = torch.zeros(2_000, 2, dtype=torch.int64)
+    choice[1_000:] = 1  # the newer half
+    chances = {}
+    for memory in (None, 500.0):
+        models = bank(PAIR, egos=1, hidden=(), memory=memory, passes=40, patience=40, learning_rate=0.02)
+        held = torch.zeros(2_000, dtype=torch.bool)
+        held[1_900:] = True
+        models.fit(told(PAIR, obs, choice), generator(0), held=held)
+        chances[memory] = float(models.predicted(View.of(PAIR, obs[:1])).probabilities("b")[0][0, 1])
+    assert chances[None] == pytest.approx(900 / 1_900, abs=0.05)
+    counted = [math.exp(-(1_999 - k) / 500) for k in range(1_900)]
+    assert chances[500.0] == pytest.approx(sum(counted[1_000:]) / sum(counted), abs=0.04)
+
+
+def test_what_is_held_out_is_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    obs = torch.randn(400, 5, generator=generator(0))
+    choice = torch.randint(3, (400, 2), generator=generator(1))
+    held = torch.arange(400) // 10 % 2 == 1  # whole episodes of ten
+    found = []
+    scores = itertools.count(0, -1)  # every pass counts as better than the last
+    monkeypatch.setattr(BehaviourCloning, "_likelihoods", lambda *_: torch.full((1, 2), float(next(scores))))
+    for where in (held, ~held):
+        for shift in (0, 1):
+            models = bank(PAIR, egos=1, passes=2)
+            moved = torch.where(where[:, None], (choice + shift) % 3, choice)
+            models.fit(told(PAIR, obs, moved), generator(3), held=held)
+            found.append(weights(models))
+    assert equal(found[0], found[1])
+    assert not equal(found[2], found[3])
+    with pytest.raises(GameError, match="of the 400 newest moments, 0 are held out"):
+        bank(PAIR).fit(told(PAIR, obs, choice), generator(3), held=torch.zeros(400, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sees": "nothing"}, "sees='nothing' must be one of 'opponent', 'own', 'state'"),
+        ({"members": 0}, "members=0 and components=1 must be >= 1"),
+        ({"memory": 0.0}, "memory=0.0 must be > 0, or None"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0 >= 0"),
+    ],
+)
+def test_new_numbers_that_make_no_sense_are_refused(change: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BehaviourCloningConfig(**change)
