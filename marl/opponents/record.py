@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,32 +20,13 @@ from pettingzoo import AECEnv
 from torch import Tensor
 
 from presage.common.evaluate import play
-from presage.common.game import Actor, Game, GameError, GameSpec, Rows, View, Window
+from presage.common.game import Actor, Game, GameError, GameSpec, View, Window
 from presage.envs.lane import Declaration, Moment
 from presage.envs.observations import Reader, joint_spec
+from presage.marl.opponents.moments import Moments
 
 UNKNOWN = ""
 """the name of whoever played, where that was not told"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moments:
-    """M moments: what could be seen, and what all agents did then."""
-
-    view: View
-    act: Tensor
-    """(M, A) joint actions"""
-
-    def __len__(self) -> int:
-        return len(self.act)
-
-    def __getitem__(self, index: Tensor | slice) -> Moments:
-        return Moments(view=self.view[index], act=self.act[index])
-
-    @classmethod
-    def of(cls, rows: Rows) -> Moments:
-        """Those that transitions begin with."""
-        return cls(view=rows.view, act=rows.act)
 
 
 class Record:

@@ -10,7 +10,8 @@ from typing import Any
 from presage.common.game import GameError, GameSpec
 from presage.common.replay import Replay
 from presage.common.run_folder import RunError, RunFolder
-from presage.marl.opponents.record import Moments, Record
+from presage.marl.opponents.moments import Moments
+from presage.marl.opponents.record import Record
 
 
 def from_run(folder: Path | str) -> Record:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from presage.common.game import GameError, GameSpec, Rows, View, Window
 from presage.marl.lengths import rollout_lengths
 from presage.marl.opponents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig, OpponentFit
-from presage.marl.opponents.record import Moments
+from presage.marl.opponents.moments import Moments
 from tests.common.toy import box_agent, discrete_agent, generator
 from tests.marl.sample_games import (
     by_head,
@@ -576,7 +576,8 @@ def test_memory_lets_old_moments_count_less() -> None:
         held = torch.zeros(2_000, dtype=torch.bool)
         held[1_900:] = True
         models.fit(told(PAIR, obs, choice), generator(0), held=held)
-        chances[memory] = float(models.predicted(View.of(PAIR, obs[:1])).probabilities("b")[0][0, 1])
+        with torch.no_grad():
+            chances[memory] = float(models.predicted(View.of(PAIR, obs[:1])).probabilities("b")[0][0, 1])
     assert chances[None] == pytest.approx(900 / 1_900, abs=0.05)
     counted = [math.exp(-(1_999 - k) / 500) for k in range(1_900)]
     assert chances[500.0] == pytest.approx(sum(counted[1_000:]) / sum(counted), abs=0.04)

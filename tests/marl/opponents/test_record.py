@@ -24,7 +24,8 @@ from presage.common.scenario import GameConfig
 from presage.envs import registry
 from presage.envs.particle import ParticleGame, Spread
 from presage.gcrl.her import HERConfig
-from presage.marl.opponents.record import Moments, Record
+from presage.marl.opponents.moments import Moments
+from presage.marl.opponents.record import Record
 from presage.marl.opponents.sources import from_minari, from_run
 from tests.common.tiny_runs import AORPO, scenario
 from tests.common.toy import generator
