@@ -25,8 +25,8 @@ from presage.common.geometry import Geometry
 from presage.common.heads import Group, answer, entropy, groups_of, join, log_prob
 from presage.common.learner_state import learner_state, restore_learner
 from presage.common.networks import Activation, Normaliser, StackedMLP
-from presage.marl.opponents.predicted import Part, Predicted
 from presage.marl.opponents.moments import Moments
+from presage.marl.opponents.predicted import Part, Predicted
 
 Sees = Literal["opponent", "own", "state"]
 """what a model may read: what the modelled agent observes, what the ego does, or everything"""
