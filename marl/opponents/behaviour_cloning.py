@@ -144,6 +144,9 @@ class _Part(NamedTuple):
 class BehaviourCloning(nn.Module):
     """A bank of behaviour-cloned models, `(ego, agent)`; answers in rollouts and inside the learner's losses."""
 
+    history = 1
+    """views that an answer reads"""
+
     def __init__(
         self,
         spec: GameSpec,
@@ -280,6 +283,10 @@ class BehaviourCloning(nn.Module):
                 )
             )  # fmt: skip
         return Predicted(spec=self.spec, parts=tuple(parts))
+
+    def expected(self, window: Window) -> Predicted:
+        """As `predicted`, at the ends of windows."""
+        return self.predicted(window.now)
 
     @torch.no_grad()
     def step(self, carry: Carry, view: View, rng: torch.Generator | None) -> tuple[Carry, Tensor]:
