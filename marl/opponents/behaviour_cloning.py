@@ -26,7 +26,7 @@ from presage.common.heads import Group, answer, entropy, groups_of, join, log_pr
 from presage.common.learner_state import learner_state, restore_learner
 from presage.common.networks import Activation, Normaliser, StackedMLP
 from presage.marl.opponents.moments import Moments
-from presage.marl.opponents.predicted import Part, Predicted
+from presage.marl.opponents.predicted import Part, Predicted, silenced
 
 Sees = Literal["opponent", "own", "state"]
 """what a model may read: what the modelled agent observes, what the ego does, or everything"""
@@ -302,10 +302,7 @@ class BehaviourCloning(nn.Module):
         else:
             expected = self.predicted(view)
             joint = expected.mode() if draw is None else expected.sample(draw)
-        if self.spec.acting_varies:
-            widths = torch.tensor([agent.width for agent in self.spec.agents], device=joint.device)
-            joint = joint * view.acting.repeat_interleave(widths, 1)
-        return carry, joint
+        return carry, silenced(self.spec, joint, view)
 
     def log_prob(self, view: View, act: Tensor) -> Tensor:
         """Log-probability of every agent's slice of `act (R, A)` under its row's ego's model, `(R, N)`, ego-major."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from presage.common.game import Carry, GameSpec, Rows, View, Window
 from presage.common.heads import Group, groups_of
 from presage.marl.opponents.moments import Moments
-from presage.marl.opponents.predicted import Part, Predicted
+from presage.marl.opponents.predicted import Part, Predicted, silenced
 
 LEAST_DEVIATION = 1e-3
 """of a normal, before squashing"""
@@ -164,9 +164,7 @@ class Frequencies:
     def step(self, carry: Carry, view: View, rng: torch.Generator | None) -> tuple[Carry, Tensor]:
         """What all agents are expected to do, `(B, A)`; the modes where rng is None."""
         predicted = self.predicted(view)
-        act = predicted.mode() if rng is None else predicted.sample(rng)
-        widths = torch.tensor([agent.width for agent in self.spec.agents], device=act.device)
-        return carry, act * view.acting.repeat_interleave(widths, 1)
+        return carry, silenced(self.spec, predicted.mode() if rng is None else predicted.sample(rng), view)
 
     def log_prob(self, view: View, act: Tensor) -> Tensor:
         """Log-probability of every agent's slice of `act (B, A)`: `(B, N)`."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from presage.common import heads
-from presage.common.game import GameError, GameSpec
+from presage.common.game import GameError, GameSpec, View
 from presage.common.heads import Group, groups_of, join
 
 SAMPLES = 64
@@ -265,6 +265,14 @@ class Predicted:
                     each.append(_average(_difference(one, part), one, rng))
             found.append((part.log_weights.exp() * torch.stack(each, -1)).sum(-1))
         return self._by_agent(found)
+
+
+def silenced(spec: GameSpec, act: Tensor, view: View) -> Tensor:
+    """The joint action `(B, A)` with zeros for agents that are not acting."""
+    if not spec.acting_varies:
+        return act
+    widths = torch.tensor([agent.width for agent in spec.agents], device=act.device)
+    return act * view.acting.repeat_interleave(widths, 1)
 
 
 def _average(score: Callable[[Tensor], Tensor], part: Part, rng: torch.Generator | None) -> Tensor:
