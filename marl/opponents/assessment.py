@@ -34,11 +34,20 @@ CHUNK = 4_096
 class Expects(Protocol):
     """A model of the others, as an assessment asks it: for one ego, or with one behind the other for several."""
 
-    spec: GameSpec
-    ego: tuple[int, ...]
-    """(I) the agents that keep models"""
-    history: int
-    """views of a window that it reads; 1: the present one alone"""
+    @property
+    def spec(self) -> GameSpec:
+        """The game."""
+        ...
+
+    @property
+    def ego(self) -> tuple[int, ...]:
+        """(I) the agents that keep models."""
+        ...
+
+    @property
+    def history(self) -> int:
+        """Views of a window that it reads; 1: the present one alone."""
+        ...
 
     def expected(self, window: Window) -> Predicted:
         """What each row's ego expects of all agents at the ends of windows, ego-major."""

@@ -21,15 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from presage.common.game import Carry, GameError, GameSpec, Rows, View, Window
-from presage.common.geometry import Geometry
-from presage.common.heads import Group, answer, entropy, groups_of, join, log_prob
+from presage.common.heads import Group, answer, entropy, join, log_prob
 from presage.common.learner_state import learner_state, restore_learner
 from presage.common.networks import Activation, Normaliser, StackedMLP
 from presage.marl.opponents.moments import Moments
 from presage.marl.opponents.predicted import Part, Predicted, silenced
-
-Sees = Literal["opponent", "own", "state"]
-"""what a model may read: what the modelled agent observes, what the ego does, or everything"""
+from presage.marl.opponents.reading import Reading, Sees
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,18 +164,15 @@ class BehaviourCloning(nn.Module):
         super().__init__()
         self.spec, self.config = spec, config
         self.ego = tuple(range(spec.n)) if egos is None else tuple(map(spec.index, egos))
-        self.groups = groups_of(spec, device)
-        self.normaliser = Normaliser(spec.obs_dim).to(device)
-        self._columns = [self._read_columns(group).to(device) for group in self.groups]
-        vectors = [self._vectors(group) if config.geometry else () for group in self.groups]
-        self.geometries = [Geometry(own).to(device) for own in vectors]
-        outputs = config.components > 1
+        self.reading = Reading(spec, config.sees, self.ego, geometry=config.geometry, device=device)
+        self.groups = self.reading.groups
+        weights = config.components > 1
         self.networks = nn.ModuleList(
             StackedMLP(
-                config.members * self.egos * len(g.agents), columns.shape[-1] + geometry.width, config.hidden,
-                config.components * (g.parameters + outputs), init_rng, config.activation,
+                config.members * self.egos * len(group.agents), width, config.hidden,
+                config.components * (group.parameters + weights), init_rng, config.activation,
             )
-            for g, columns, geometry in zip(self.groups, self._columns, self.geometries, strict=True)
+            for group, width in zip(self.groups, self.reading.widths, strict=True)
         ).to(device)  # fmt: skip
         if config.weight_decay:
             self.optimiser: torch.optim.Optimizer = torch.optim.AdamW(
@@ -192,44 +186,12 @@ class BehaviourCloning(nn.Module):
         """I, how many agents keep models."""
         return len(self.ego)
 
-    def _read_columns(self, group: Group) -> Tensor:
-        """What the models of a group's agents read of the joint observation: `(g, w)`, or `(I, g, w)` by ego."""
-        if self.config.sees == "opponent":
-            return group.obs
-        if self.config.sees == "state":
-            return torch.arange(self.spec.obs_dim).expand(len(group.agents), -1)
-        widths = {len(self.spec.obs[ego]) for ego in self.ego}
-        if len(widths) > 1:
-            raise GameError(
-                f"egos {[self.spec.names[ego] for ego in self.ego]} observe {sorted(widths)} numbers; models that read "
-                "their ego's observation need equally many: make a bank for each"
-            )
-        own = torch.tensor([self.spec.obs[ego] for ego in self.ego])
-        return own[:, None].expand(-1, len(group.agents), -1)
-
-    def _vectors(self, group: Group) -> Sequence[Sequence[int]]:
-        """The vectors in what the models of a group's agents read."""
-        if self.config.sees == "opponent":
-            return group.vectors
-        if self.config.sees == "state":
-            return self.spec.vectors
-        found = {self.spec.vectors_of(ego) for ego in self.ego}
-        return found.pop() if len(found) == 1 else ()
+    @property
+    def normaliser(self) -> Normaliser:
+        """Of the joint observation."""
+        return self.reading.normaliser
 
     # -------------------------------------------------------------- answers
-
-    def _inputs(self, obs: Tensor, parts: int) -> list[Tensor]:
-        """Per group, what its networks read `(P, g, M, w)` of observations `(P M, O)`, where P is I or E I."""
-        if len(obs) % parts:
-            raise GameError(f"{len(obs)} rows cannot be shared evenly by {self.egos} egos; order them ego after ego")
-        raw, scaled = (x.view(parts, -1, self.spec.obs_dim) for x in (obs, self.normaliser(obs)))
-        found = []
-        for columns, geometry in zip(self._columns, self.geometries, strict=True):
-            read = _taken(scaled, columns)
-            if geometry.width:
-                read = torch.cat([read, geometry.features(_taken(raw, columns))], -1)
-            found.append(read)
-        return found
 
     def _outputs(self, obs: Tensor, parts: int) -> list[tuple[Tensor, Tensor | None]]:
         """Per group, parameters and log-weights as `_Part` has them, of networks that read rows of their own; those of
@@ -237,7 +199,7 @@ class BehaviourCloning(nn.Module):
         """
         found: list[tuple[Tensor, Tensor | None]] = []
         count = self.config.components
-        for group, read, network in zip(self.groups, self._inputs(obs, parts), self.networks, strict=True):
+        for group, read, network in zip(self.groups, self.reading(obs, parts), self.networks, strict=True):
             out = network(read.flatten(0, 1)).view(-1, *read.shape[1:3], network.outputs)
             if count == 1:
                 found.append((out, None))
@@ -462,14 +424,3 @@ class BehaviourCloning(nn.Module):
 def _mean(x: Tensor, acting: Tensor) -> Tensor:
     """The mean of `x (I, g, M)` over the rows in which the agent acts, `(I, g)`; NaN where it never does."""
     return (x * acting).sum(-1) / acting.sum(-1)
-
-
-def _taken(x: Tensor, columns: Tensor) -> Tensor:
-    """The columns `(g, w)`, or `(I, g, w)` for each ego, of `x (P, M, O)`, where P is I or a multiple of it:
-    `(P, g, M, w)`.
-    """
-    if columns.ndim == 2:
-        return x[:, :, columns].transpose(1, 2)
-    own = columns.repeat(len(x) // len(columns), 1, 1)
-    ego = torch.arange(len(x), device=x.device)[:, None, None]
-    return x.transpose(1, 2)[ego, own].transpose(2, 3)
