@@ -125,9 +125,7 @@ class LeanDQN(DQN[Any]):
         """
         if not isinstance(buffer, OneBatch):
             raise TypeError(f"updates take a OneBatch of rows, got {type(buffer).__name__}")
-        rows = buffer.rows
-        values = (self.policy.model(rows.obs)[0] * rows.act).sum(1)
-        loss = (values - self.targets(rows)).square().mean()
+        loss = self.loss(buffer.rows)
         self.optim.step(loss)
         self.updates += 1
         if self.updates % self.numbers.target_every == 0:
@@ -135,6 +133,11 @@ class LeanDQN(DQN[Any]):
                 targets, sources = self._lagging
                 torch._foreach_lerp_(targets, sources, self.numbers.target_rate)
         return SimpleLossTrainingStats(loss=loss.item())
+
+    def loss(self, rows: Rows) -> Tensor:
+        """What an update descends: the mean square of `Q(s, a) - y`."""
+        values: Tensor = (self.policy.model(rows.obs)[0] * rows.act).sum(1)
+        return (values - self.targets(rows)).square().mean()
 
     @torch.no_grad()
     def targets(self, rows: Rows) -> Tensor:
@@ -144,6 +147,15 @@ class LeanDQN(DQN[Any]):
         best = chosen.masked_fill(~rows.next_legal, -torch.inf).argmax(1, keepdim=True)
         share = self.gamma * ~rows.terminated[:, 0]
         return self.numbers.targets.of(rows.reward[:, 0], share, values.gather(1, best)[:, 0])
+
+
+def check_single_choice(spec: GameSpec) -> None:
+    """Raise GameError unless a game has one agent with a single discrete head."""
+    if spec.n != 1 or not spec.agents[0].discrete or len(spec.agents[0].heads) != 1:
+        raise GameError(
+            f"Q-learning here takes one agent that makes a single choice; {spec.name!r} has {spec.n} agent(s), the "
+            f"first with heads {spec.agents[0].heads}"
+        )
 
 
 def build_dqn(
@@ -157,11 +169,7 @@ def build_dqn(
     Raises:
         GameError: the game has several agents, or other actions.
     """
-    if spec.n != 1 or not spec.agents[0].discrete or len(spec.agents[0].heads) != 1:
-        raise GameError(
-            f"Q-learning here takes one agent that makes a single choice; {spec.name!r} has {spec.n} agent(s), the "
-            f"first with heads {spec.agents[0].heads}"
-        )
+    check_single_choice(spec)
     model = ActionValues(spec.obs_dim, config.hidden, spec.act_dim, rng).to(device)
     policy = DiscreteQLearningPolicy(model=model, action_space=spaces.Discrete(spec.act_dim))
     adam = TorchOptimizerFactory(torch.optim.Adam, lr=config.learning_rate, fused=True)

@@ -103,3 +103,6 @@ GOAL_NAVIGATION = Task(
     steps=4_000, evaluate_every=250, kernel="goal_navigation",
 )  # fmt: skip
 """three agents reach three places, each its own, without pushing one another away"""
+
+SOCCER = Task(game=GameConfig(name="toy/soccer", copies=16), steps=100_000, evaluate_every=10_000)
+"""on a grid, against an opponent that is offensive in every other episode and defensive in the others"""

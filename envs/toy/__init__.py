@@ -16,6 +16,7 @@ from presage.envs.toy.matrix import MatrixGame, central, climb, low_rank, penalt
 from presage.envs.toy.maze import GridMaze, four_rooms, random_maze
 from presage.envs.toy.plane import PointMass, World2D
 from presage.envs.toy.predators import PredatorPrey
+from presage.envs.toy.soccer import Soccer
 from presage.envs.toy.traffic import TrafficJunction
 
 
@@ -52,6 +53,7 @@ RULES: dict[str, Callable[..., Rules]] = {
     "point_mass": PointMass,
     "predator_prey": PredatorPrey,
     "rock_paper_scissors": partial(_matrix, "rock_paper_scissors", rock_paper_scissors),
+    "soccer": Soccer,
     "traffic_junction": TrafficJunction,
     "two_state_pennies": _pennies,
     "world_2d": World2D,
@@ -67,6 +69,7 @@ __all__ = [
     "MatrixGame",
     "PointMass",
     "PredatorPrey",
+    "Soccer",
     "TabularGame",
     "TrafficJunction",
     "World2D",
