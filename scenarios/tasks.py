@@ -103,3 +103,9 @@ GOAL_NAVIGATION = Task(
     steps=4_000, evaluate_every=250, kernel="goal_navigation",
 )  # fmt: skip
 """three agents reach three places, each its own, without pushing one another away"""
+
+TWO_QUADRATICS = Task(game=GameConfig(name="toy/two_quadratics", copies=5), steps=6_000, evaluate_every=250)
+"""two numbers are named at once; what is best lies behind what is safe"""
+
+CLIMB = Task(game=GameConfig(name="toy/climb"), steps=500, evaluate_every=50)
+"""two choices are made at once; the best ones are dear to whoever makes them alone"""
