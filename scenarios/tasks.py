@@ -106,3 +106,9 @@ GOAL_NAVIGATION = Task(
 
 SOCCER = Task(game=GameConfig(name="toy/soccer", copies=16), steps=100_000, evaluate_every=10_000)
 """on a grid, against an opponent that is offensive in every other episode and defensive in the others"""
+
+TWO_QUADRATICS = Task(game=GameConfig(name="toy/two_quadratics", copies=5), steps=6_000, evaluate_every=250)
+"""two numbers are named at once; what is best lies behind what is safe"""
+
+CLIMB = Task(game=GameConfig(name="toy/climb"), steps=500, evaluate_every=50)
+"""two choices are made at once; the best ones are dear to whoever makes them alone"""

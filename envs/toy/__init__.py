@@ -12,10 +12,20 @@ from presage.envs.toy.bit_flip import BitFlip
 from presage.envs.toy.cartpole import CartPoleSwingUp
 from presage.envs.toy.linear_quadratic import LinearQuadratic
 from presage.envs.toy.markov import TabularGame, two_state_pennies
-from presage.envs.toy.matrix import MatrixGame, central, climb, low_rank, penalty, rock_paper_scissors
+from presage.envs.toy.matrix import (
+    MatrixGame,
+    MixedMatrixGame,
+    central,
+    climb,
+    cycle,
+    low_rank,
+    penalty,
+    rock_paper_scissors,
+)
 from presage.envs.toy.maze import GridMaze, four_rooms, random_maze
 from presage.envs.toy.plane import PointMass, World2D
 from presage.envs.toy.predators import PredatorPrey
+from presage.envs.toy.quadratics import TwoQuadratics
 from presage.envs.toy.soccer import Soccer
 from presage.envs.toy.traffic import TrafficJunction
 
@@ -26,6 +36,11 @@ def _matrix(
     """One agent that chooses for everybody where `one_agent`."""
     table = payoffs(**numbers)
     return MatrixGame(name, central(table) if one_agent else table, device=device)
+
+
+def _cycle(*, mixed: bool = False, device: Any = "cpu") -> MatrixGame:
+    """In mixed strategies, one number for each agent, where `mixed`."""
+    return (MixedMatrixGame if mixed else MatrixGame)("cycle", cycle(), device=device)
 
 
 def _pennies(*, episode_limit: int = 50, device: Any = "cpu", **numbers: Any) -> TabularGame:
@@ -45,6 +60,7 @@ RULES: dict[str, Callable[..., Rules]] = {
     "bit_flip": BitFlip,
     "cartpole_swingup": CartPoleSwingUp,
     "climb": partial(_matrix, "climb", climb),
+    "cycle": _cycle,
     "four_rooms": _four_rooms,
     "linear_quadratic": LinearQuadratic,
     "low_rank": partial(_matrix, "low_rank", low_rank),
@@ -55,6 +71,7 @@ RULES: dict[str, Callable[..., Rules]] = {
     "rock_paper_scissors": partial(_matrix, "rock_paper_scissors", rock_paper_scissors),
     "soccer": Soccer,
     "traffic_junction": TrafficJunction,
+    "two_quadratics": TwoQuadratics,
     "two_state_pennies": _pennies,
     "world_2d": World2D,
 }
@@ -67,14 +84,17 @@ __all__ = [
     "GridMaze",
     "LinearQuadratic",
     "MatrixGame",
+    "MixedMatrixGame",
     "PointMass",
     "PredatorPrey",
     "Soccer",
     "TabularGame",
     "TrafficJunction",
+    "TwoQuadratics",
     "World2D",
     "central",
     "climb",
+    "cycle",
     "four_rooms",
     "low_rank",
     "penalty",

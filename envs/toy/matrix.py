@@ -5,6 +5,7 @@ Shape suffixes: B rows, N agents, K actions of an agent.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -84,6 +85,33 @@ class MatrixGame(Rules):
         return float(shared[best]), best
 
 
+class MixedMatrixGame(MatrixGame):
+    """A matrix game of two choices each whose agents say how likely their first choice is, and are paid on average.
+
+    What is learned in it is a mixed strategy: a box action from 0 to 1 in environment units.
+
+    Raises:
+        GameError: an agent has other than two choices.
+    """
+
+    def __init__(self, name: str, payoffs: Payoffs, *, device: torch.device | str = "cpu") -> None:
+        super().__init__(name, payoffs, device=device)
+        if set(payoffs.shape[1:]) != {2}:
+            raise GameError(f"one number describes a choice between 2; {name!r} has choices among {payoffs.shape[1:]}")
+        box = Head(kind="box", size=1)
+        agents = (AgentSpec(name=agent.name, obs=agent.obs, heads=(box,), low=(0.0,), high=(1.0,), shape=(1,))
+                  for agent in self.spec.agents)  # fmt: skip
+        self.spec = replace(self.spec, agents=tuple(agents))
+
+    def rewards(self, before: Tensor, act: Tensor, after: Tensor) -> Tensor:
+        """The table's entries `(B, N)`, averaged over what everybody chooses independently."""
+        first = (act + 1.0) / 2.0
+        joint = torch.ones(len(act), 1, device=self.device)
+        for choice in torch.stack([first, 1.0 - first], 2).unbind(1):
+            joint = (joint[:, :, None] * choice[:, None]).flatten(1)
+        return joint @ self._table.T
+
+
 def central(payoffs: Payoffs) -> Payoffs:
     """The same game for one agent that chooses for everybody and is paid the mean over agents: `(1, K_1 ... K_N)`.
 
@@ -114,6 +142,15 @@ def rock_paper_scissors() -> Payoffs:
     """Zero-sum: paper beats rock, scissors paper, rock scissors. Only the uniform choice cannot be exploited."""
     first = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
     return np.stack([first, -first])
+
+
+def cycle() -> Payoffs:
+    """Two choices each, and best answers that go round: against every joint choice somebody would rather have chosen
+    otherwise. Even choices are the one equilibrium, worth 1.5 to both; gradients of payoffs circle around it.
+
+    One of the stateless games of Wen, Yang, Luo, Wang, Pan 2019 (1901.09207).
+    """
+    return np.array([[[0.0, 3.0], [1.0, 2.0]], [[3.0, 2.0], [0.0, 1.0]]])
 
 
 def low_rank(agents: int = 3, actions: int = 4, rank: int = 2, seed: int = 0) -> Payoffs:

@@ -28,6 +28,12 @@ def motley(*, flags: bool = True) -> GameSpec:
     )  # fmt: skip
 
 
+def boxes(*, flags: bool = True) -> GameSpec:
+    """Agents of unlike observations and box actions, two of them alike and not side by side; turns vary, or nothing."""
+    agents = (box_agent("left", (0, 1, 2), 1), box_agent("crane", (1, 3, 4, 5), 2), box_agent("right", (5, 2, 0), 1))
+    return GameSpec(name="boxes", agents=agents, obs_dim=6, terminates=flags, acting_varies=flags)
+
+
 def random_view(spec: GameSpec, size: int, rng: torch.Generator, dtype: torch.dtype = torch.float32) -> View:
     """Normal observations; idle agents and illegal entries where the game has them, each head with a legal one."""
     view = View.of(spec, torch.randn(size, spec.obs_dim, generator=rng, dtype=dtype))

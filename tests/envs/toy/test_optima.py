@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Literal
 
 import networkx as nx
 import numpy as np
@@ -15,17 +16,21 @@ from torch import Tensor
 from presage.common.game import Rows, View
 from presage.envs.batched import BatchedGame, Rules
 from presage.envs.toy import (
+    RULES,
     BitFlip,
     GridMaze,
     LinearQuadratic,
     MatrixGame,
+    MixedMatrixGame,
     PointMass,
     PredatorPrey,
     TabularGame,
     TrafficJunction,
+    TwoQuadratics,
     World2D,
     central,
     climb,
+    cycle,
     four_rooms,
     low_rank,
     penalty,
@@ -46,8 +51,9 @@ def one_hot(choices: list[int], sizes: list[int]) -> Tensor:
         (MatrixGame("climb", climb()), 11.0, (0, 0)),
         (MatrixGame("penalty", penalty(-50.0)), 10.0, (0, 0)),
         (MatrixGame("rock_paper_scissors", rock_paper_scissors()), 0.0, (0, 0)),
+        (MatrixGame("cycle", cycle()), 2.5, (0, 1)),
     ],
-    ids=["climb", "penalty", "rps"],
+    ids=["climb", "penalty", "rps", "cycle"],
 )
 def test_tables_are_paid_as_they_are(rules: MatrixGame, best: float, joint: tuple[int, int]) -> None:
     sizes = [agent.width for agent in rules.spec.agents]
@@ -81,6 +87,90 @@ def _played(game: BatchedGame, act: Tensor) -> tuple[Rows, View]:
 def test_climb_punishes_whoever_goes_for_the_best_alone() -> None:
     mean = climb()[0].mean(1)
     assert mean.argmax() == 2  # against a uniform partner the best choice is the one that leads away from the optimum
+
+
+def test_best_answers_of_the_cycle_go_round_and_even_choices_cannot_be_bettered() -> None:
+    row, column = cycle()
+    assert row.tolist() == [[0, 3], [1, 2]]
+    assert column.tolist() == [[3, 2], [0, 1]]
+    for a, b in product(range(2), range(2)):
+        assert row[1 - a, b] > row[a, b] or column[a, 1 - b] > column[a, b]
+    assert (row @ [0.5, 0.5]).tolist() == [1.5, 1.5]
+    assert ([0.5, 0.5] @ column).tolist() == [1.5, 1.5]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=3), st.integers(0, 50))
+def test_mixed_strategies_are_paid_on_average(chances: list[float], seed: int) -> None:
+    payoffs = np.random.default_rng(seed).normal(size=(3, 2, 2, 2))
+    rules = MixedMatrixGame("mixed", payoffs)
+    act = torch.tensor([[2 * chance - 1 for chance in chances]], dtype=torch.float32)
+    paid = rules.rewards(torch.ones(1, 1), act, torch.ones(1, 1))[0]
+    expected = np.zeros(3)
+    for joint in product(range(2), repeat=3):
+        likely = np.prod([p if k == 0 else 1 - p for p, k in zip(chances, joint, strict=True)])
+        expected += likely * payoffs.reshape(3, 8)[:, 4 * joint[0] + 2 * joint[1] + joint[2]]
+    np.testing.assert_allclose(paid, expected, atol=1e-5)
+
+
+def test_mixed_strategies_are_chances_in_environment_units() -> None:
+    rules = MixedMatrixGame("cycle", cycle())
+    assert [agent.to_env(np.array([x])).tolist() for agent, x in zip(rules.spec.agents, (-1.0, 0.5), strict=True)] == [
+        [0.0], [0.75],
+    ]  # fmt: skip
+    game = BatchedGame(rules, 1)
+    rows, _ = _played(game, torch.tensor([[1.0, -1.0]]))
+    assert rows.reward.tolist() == [[3.0, 2.0]]  # the first choice against the second
+    assert rows.terminated.all()
+
+
+@pytest.mark.parametrize(("form", "at_five", "at_origin"), [("paper", 0.0, -4.444444), ("code", 0.0, -13.333333)])
+def test_two_quadratics_are_paid_as_in_the_paper_or_as_in_the_code(
+    form: Literal["paper", "code"], at_five: float, at_origin: float
+) -> None:
+    rules = TwoQuadratics(form=form)
+    points = torch.tensor([[-5.0, -5.0], [0.0, 0.0], [5.0, 5.0]])
+    torch.testing.assert_close(rules.payoff(points), torch.tensor([at_five, at_origin, 10.0]), rtol=0, atol=1e-4)
+    rows, _ = _played(BatchedGame(rules, 3), points / 10)
+    assert torch.equal(rows.reward, rules.payoff(points)[:, None].expand(3, 2))
+    assert rules.spec.agents[0].to_env(np.array([0.5])).tolist() == [5.0]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.floats(-10, 10), st.floats(-10, 10))
+def test_two_quadratics_are_the_larger_of_two_formulas(a: float, b: float) -> None:
+    for form, lower in (("paper", 0.8 * (-(((a + 5) / 3) ** 2) - ((b + 5) / 3) ** 2)),
+                        ("code", 0.8 * (-((a + 5) ** 2) / 3 - (b + 5) ** 2 / 3))):  # fmt: skip
+        rules = RULES["two_quadratics"](form=form)
+        assert isinstance(rules, TwoQuadratics)
+        found = float(rules.payoff(torch.tensor([a, b], dtype=torch.float64)))
+        assert found == pytest.approx(max(lower, 10 - (a - 5) ** 2 - (b - 5) ** 2))
+        assert found <= rules.optimum()[0]
+        assert float(rules.payoff(torch.tensor(rules.optimum()[1]))) == rules.optimum()[0]
+
+
+def test_the_lower_hill_is_the_best_answer_to_itself() -> None:
+    """Neither agent alone has a reason to leave it, nor has a small step of both."""
+    rules = TwoQuadratics()
+    others = torch.linspace(-10, 10, 401)
+    alone = torch.stack([others, torch.full_like(others, -5.0)], 1)
+    assert float(others[rules.payoff(alone).argmax()]) == pytest.approx(-5.0)
+    near = torch.cartesian_prod(torch.linspace(-6, -4, 21), torch.linspace(-6, -4, 21))
+    assert float(rules.payoff(near).max()) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_moves_of_a_longer_episode_are_independent_and_only_truncated() -> None:
+    game = BatchedGame(TwoQuadratics(episode_limit=25), 2)
+    game.reset(0)
+    for step in range(1, 26):
+        rows, _ = game.step(torch.full((2, 2), 0.5))
+        assert rows.reward.tolist() == [[10.0, 10.0]] * 2
+        assert not rows.terminated.any()
+        assert bool(rows.truncated.all()) == (step == 25)
+    one = BatchedGame(TwoQuadratics(), 2)
+    rows, _ = _played(one, torch.zeros(2, 2))
+    assert rows.terminated.all()
+    assert not rows.truncated.any()
 
 
 @given(st.integers(2, 4), st.integers(2, 4), st.integers(1, 3), st.integers(0, 20))

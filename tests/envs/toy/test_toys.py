@@ -13,7 +13,17 @@ from presage.common.evaluate import first_window
 from presage.common.game import Game, GameError, Rows
 from presage.envs.batched import BatchedGame, RulesKernel
 from presage.envs.registry import make, names
-from presage.envs.toy import RULES, BitFlip, GridMaze, MatrixGame, PredatorPrey, TabularGame, World2D
+from presage.envs.toy import (
+    RULES,
+    BitFlip,
+    GridMaze,
+    MatrixGame,
+    MixedMatrixGame,
+    PredatorPrey,
+    TabularGame,
+    World2D,
+    climb,
+)
 from presage.envs.views import GymnasiumView, ParallelView
 
 every_world = pytest.mark.parametrize("name", sorted(RULES))
@@ -134,6 +144,8 @@ def test_goals_can_be_replaced(name: str) -> None:
         (lambda: World2D(epsilon=0.0), r"epsilon=0\.0 must be > 0"),
         (lambda: PredatorPrey(2, needed=3), "needed=3 in 1..predators"),
         (lambda: MatrixGame("x", torch.zeros(2, 3).numpy()), r"\(2, 3\) are for 1 agents, not for 2"),
+        (lambda: MixedMatrixGame("climb", climb()), r"'climb' has choices among \(3, 3\)"),
+        (lambda: RULES["two_quadratics"](form="book"), "form='book' of the two quadratics must be 'paper' or 'code'"),
         (lambda: GridMaze(torch.ones(2, 2).bool().numpy()), "at least one free cell"),
         (lambda: GridMaze(torch.tensor([[False, True, False]]).numpy()), "cannot be reached"),
         (lambda: RULES["penalty"](cost=1.0), r"cost=1\.0 of the penalty game must be <= 0"),
