@@ -115,6 +115,8 @@ def record_episode(training: Training, path: Path) -> None:
             record(GameOnDevice(game, training.device), training.trainee.actor, training.scenario.evaluation_seed, path)
         finally:
             game.close()
+    except NotImplementedError:  # gymnasium's own answer where an environment does not draw
+        return
     except Exception as error:  # drawing needs libraries and displays that training does not; it must not cost a run
         reason = str(error) if isinstance(error, GameError) else f"{type(error).__name__}: {error}"
         _log.warning("no episode was recorded: %s", reason)

@@ -74,6 +74,11 @@ class Training:
         self.evaluation_game = GameOnDevice(
             parts.evaluation_game(scenario.game, scenario.evaluation_episodes), self.device
         )
+        if self.spec.goal_dim and self.game.goal_rule is None:
+            raise GameError(
+                f"{self.spec.name!r} has goals, and how they are paid for is not known: let the environment hold "
+                "`goal_rule`, an object with the methods of presage.common.game.GoalRule"
+            )
         self.trainee = build(scenario, self.spec, self.streams, self.device, self.game.goal_rule)
         capacity = max(self.game.copies, self.trainee.replay_capacity)
         kind = EpisodicReplay if self.spec.goal_dim else Replay

@@ -98,7 +98,8 @@ class PoseRule:
 
 
 def goal_rule_of(env: gymnasium.Env[Any, Any]) -> GoalRule | None:
-    """The rule of a goal environment of gymnasium-robotics with just the options that `env` was made with.
+    """The rule of a goal environment: what it holds as `goal_rule`, or, of gymnasium-robotics' environments, the one
+    with just the options that `env` was made with.
 
     Returns:
         None for an environment without goals.
@@ -107,6 +108,9 @@ def goal_rule_of(env: gymnasium.Env[Any, Any]) -> GoalRule | None:
         GameError: the environment has goals, and its rule is not known.
     """
     raw: Any = env.unwrapped
+    own: GoalRule | None = getattr(raw, "goal_rule", None)
+    if own is not None:
+        return own
     inside = getattr(env.observation_space, "spaces", {})
     if not {"achieved_goal", "desired_goal"} <= set(inside):
         return None
@@ -126,8 +130,8 @@ def goal_rule_of(env: gymnasium.Env[Any, Any]) -> GoalRule | None:
     if hasattr(raw, "distance_threshold"):  # Fetch, HandReach
         return DistanceRule(threshold=raw.distance_threshold, reward_type="distance" if dense else "penalty")
     raise GameError(
-        f"{env} has goals, and how they are paid for is not known; pass goal_rule=..., an object with the methods of "
-        "presage.common.game.GoalRule"
+        f"{env} has goals, and how they are paid for is not known; pass goal_rule=..., or let the environment hold "
+        "one: an object with the methods of presage.common.game.GoalRule"
     )
 
 

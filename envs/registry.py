@@ -169,10 +169,34 @@ def from_env(env: Any, copies: int = 1, workers: int = 0, **declared: Any) -> Ve
                 f"copies={copies}, workers={workers} need a function or class that builds the environment; "
                 f"one object, {env}, can only be one copy in this process"
             )
-        return VectorGame(lambda: env, 1, 0, Declaration(**declared))
-    if not callable(env):
+        game = VectorGame(lambda: env, 1, 0, Declaration(**declared))
+    elif callable(env):
+        game = VectorGame(env, copies, workers, Declaration(**declared))
+    else:
         raise GameError(f"expected an environment, or a function or class that builds one, got {env!r}")
-    return VectorGame(env, copies, workers, Declaration(**declared))
+    if game.spec.goal_dim and game.goal_rule is None:
+        game.goal_rule = _own_rule(env)
+    return game
+
+
+def _own_rule(env: Any) -> GoalRule | None:
+    """What an environment with goals says of them, asked of one more of it where only its maker is at hand; None where
+    it says nothing.
+    """
+    if not callable(env):
+        return _said_by(env)
+    asked = env()
+    try:
+        return _said_by(asked)
+    finally:
+        asked.close()
+
+
+def _said_by(env: Any) -> GoalRule | None:
+    try:
+        return goal_rule_of(env)
+    except GameError:
+        return None
 
 
 def names() -> list[str]:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 from tianshou.data import ReplayBuffer
@@ -23,7 +25,7 @@ from presage.common.metrics import METRICS_FILE, read_metrics
 from presage.common.parts import Parts
 from presage.common.progress import Progress
 from presage.common.relabel import Pooled
-from presage.common.run import resume, start
+from presage.common.run import resume, start, train
 from presage.common.sac import SACConfig
 from presage.common.scenario import GameConfig
 from presage.common.streams import streams
@@ -321,3 +323,40 @@ def test_the_report_of_a_run_shows_goals_and_success(tmp_path: Path) -> None:
     page = (folder / "index.md").read_text()
     assert "](goals.png)" in page
     assert "](success.png)" in page
+
+
+class Slider(gymnasium.Env[Any, Any]):
+    """A goal environment of one's own, which holds its rule."""
+
+    goal_rule = DistanceRule(threshold=0.2)
+    observation_space = gymnasium.spaces.Dict(
+        {key: gymnasium.spaces.Box(-2, 2, (1,)) for key in ("observation", "achieved_goal", "desired_goal")}
+    )
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        super().reset(seed=seed)
+        self.place, self.goal, self.time = np.zeros(1, dtype=np.float32), self.np_random.uniform(-1, 1, 1), 0
+        return self.shown(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Any]:
+        self.place, self.time = np.clip(self.place + action, -2, 2), self.time + 1
+        reward = float(abs(self.place - self.goal)[0] <= 0.2) - 1.0
+        return self.shown(), reward, False, self.time == 6, {}
+
+    def shown(self) -> Any:
+        parts: dict[str, Any] = {"observation": np.zeros(1), "achieved_goal": self.place, "desired_goal": self.goal}
+        return {name: part.astype(np.float32) for name, part in parts.items()}
+
+
+def test_a_goal_environment_of_ones_own_says_what_its_goals_are_worth(tmp_path: Path) -> None:
+    train(Slider, HER, tmp_path / "run", steps=48, copies=4, evaluation_episodes=4, options={"terminates": False})
+    last = read_metrics(tmp_path / "run" / METRICS_FILE)[-1]
+    assert "eval/success_rate" in last
+    assert json.loads((tmp_path / "run" / "report" / "goals.json").read_text())["pursuits"] == 8
+
+    class Silent(Slider):
+        goal_rule = None  # type: ignore[assignment]
+
+    with pytest.raises(GameError, match="has goals, and how they are paid for is not known"):
+        train(Silent, HER, tmp_path / "other", steps=48)
