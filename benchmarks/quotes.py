@@ -62,10 +62,13 @@ def refreshed(text: str, claims: Sequence[Claim]) -> str:
 
 
 def outdated(root: Path = ROOT) -> dict[Path, str]:
-    """README, results and pages of the site whose blocks are not current, with the text that they should have."""
+    """README, changelog, results and pages of the site whose blocks are not current, with the text that they should
+    have.
+    """
     claims = read(root)
     found = {}
-    pages = [root / "README.md", root / "benchmarks" / "RESULTS.md", *sorted((root / "docs").rglob("*.md"))]
+    first = (root / "README.md", root / "CHANGELOG.md", root / "benchmarks" / "RESULTS.md")
+    pages = [*first, *sorted((root / "docs").rglob("*.md"))]
     for path in filter(Path.exists, pages):
         text = path.read_text(encoding="utf-8")
         try:
