@@ -147,9 +147,12 @@ def report() -> None:
                         f"{task}_{method}_return_low": float(last.low[-1]),
                         f"{task}_{method}_return_high": float(last.high[-1])}  # fmt: skip
         reached = compared(curves)
-        name = task.replace("_", "")
+        name, every = task.replace("_", ""), float(np.diff(curves["mbpo"].steps)[-1])
+        least = (
+            reached.steps if reached.reached else reached.steps + every
+        )  # the budget itself would look like a success
         figures |= {f"{task}_mbpo_steps": reached.steps, f"{task}_mbpo_reached": float(reached.reached),
-                    f"steps_ratio_to_sac_{name}": reached.steps / STEPS["sac"]}  # fmt: skip
+                    f"steps_ratio_to_sac_{name}": least / STEPS["sac"]}  # fmt: skip
         remedies = [*sweep(task, "mbpo"), *tried(task)]
         for job in remedies if tried(task) else []:
             if job.key in done:
@@ -160,8 +163,8 @@ def report() -> None:
     write(
         "mbpo_mujoco", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=imported(),
         aims={f"steps_ratio_to_sac_{task.replace('_', '')}": Aim(op="<=", value=AIM) for task in TASKS},
-        notes=f"SAC's return after {STEPS['sac']} env steps; MBPO's runs end after {STEPS['mbpo']}, so that a ratio of "
-        f"{AIM} that is not reached is a bound. Swept: {RATIOS}, seed {TUNING_SEED}. Remedies, and updates a step: the "
+        notes=f"SAC's return after {STEPS['sac']} env steps; MBPO's runs end after {STEPS['mbpo']}; a level "
+        f"that they never reach counts as one evaluation more than they had, and its ratio is a bound. Swept: {RATIOS}, seed {TUNING_SEED}. Remedies, and updates a step: the "
         f"mean of the last two returns of {STEPS['mbpo'] // 2} env steps on that seed. {KEPT.origin()}",
     )  # fmt: skip
 
