@@ -163,9 +163,10 @@ def report() -> None:
     write(
         "mbpo_mujoco", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=imported(),
         aims={f"steps_ratio_to_sac_{task.replace('_', '')}": Aim(op="<=", value=AIM) for task in TASKS},
-        notes=f"SAC's return after {STEPS['sac']} env steps; MBPO's runs end after {STEPS['mbpo']}; a level "
-        f"that they never reach counts as one evaluation more than they had, and its ratio is a bound. Swept: {RATIOS}, seed {TUNING_SEED}. Remedies, and updates a step: the "
-        f"mean of the last two returns of {STEPS['mbpo'] // 2} env steps on that seed. {KEPT.origin()}",
+        notes=f"SAC's return after {STEPS['sac']} env steps; MBPO's runs end after {STEPS['mbpo']}; a level that they "
+        "never reach counts as one evaluation more than they had, and its ratio is a bound. Swept: "
+        f"{RATIOS}, seed {TUNING_SEED}. Remedies, and updates a step: the mean of the last two returns of "
+        f"{STEPS['mbpo'] // 2} env steps on that seed. {KEPT.origin()}",
     )  # fmt: skip
 
 
