@@ -148,9 +148,7 @@ def report() -> None:
                         f"{task}_{method}_return_high": float(last.high[-1])}  # fmt: skip
         reached = compared(curves)
         name, every = task.replace("_", ""), float(np.diff(curves["mbpo"].steps)[-1])
-        least = (
-            reached.steps if reached.reached else reached.steps + every
-        )  # the budget itself would look like a success
+        least = reached.steps + (0.0 if reached.reached else every)  # the budget itself would look like a success
         figures |= {f"{task}_mbpo_steps": reached.steps, f"{task}_mbpo_reached": float(reached.reached),
                     f"steps_ratio_to_sac_{name}": least / STEPS["sac"]}  # fmt: skip
         remedies = [*sweep(task, "mbpo"), *tried(task)]
