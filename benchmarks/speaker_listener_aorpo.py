@@ -10,7 +10,7 @@ NOTES = (
     "on their own observation, but for the arm `conditional`. Queries are counted until the threshold. A length is the "
     "mean number of the 10 steps of a branch in which the models of an agent answer: all of them, since the paper's "
     "rule measures an opponent against the best known one, and here each agent has one alone; so nobody is ever asked. "
-    "The tuning seed is 100."
+    "The tuning seed is 100. The arm `coordinates` is AORPO before its learned rewards were mended, as in spread_aorpo."
 )
 STUDY = study(
     "speaker_listener_aorpo", "speaker_listener", steps=600, baseline_steps=800, evaluate_every=20,
