@@ -42,7 +42,7 @@ TUNING_EPISODES, EPISODES = 2_000_000_011, 1_000_000_007
 
 Curve = dict[str, Any]
 """one finished run: env_steps, returns, queries, lengths, what else the benchmark keeps, seconds, and the commit,
-machine and torch that it was made with"""
+machine and torch that it was made with; of what is no training run an "outcome" in place of its returns"""
 
 
 @dataclass(frozen=True)
@@ -157,15 +157,27 @@ def train_curve(
         "returns": [round(float(np.mean(episodes["return"])), 4) for _, episodes in training.history],
         "queries": [record.get(QUERIES, 0) for record in records],
         "lengths": lengths if any(value is not None for row in lengths for value in row) else None,
+        **circumstance(started),
+        **kept,
+    }
+
+
+def circumstance(started: float) -> Curve:
+    """What every kept run says of how it was made; `started` is the `time.perf_counter()` at which it began."""
+    return {
         "seconds": round(time.perf_counter() - started, 1),
         "commit": commit(imported(), ROOT),
         "machine": f"{machine()}, torch {torch.__version__}",
-        **kept,
     }
 
 
 def _work(job: Job) -> tuple[str, Curve]:
     return job.key, job.run()
+
+
+def _outcome(curve: Curve) -> float:
+    """What a run came to, in one number."""
+    return float(curve["outcome"] if "outcome" in curve else curve["returns"][-1])
 
 
 def work_through(kept: Curves, jobs: Callable[[], Sequence[Job]], processes: int, hours: float = 24.0) -> None:
@@ -183,7 +195,7 @@ def work_through(kept: Curves, jobs: Callable[[], Sequence[Job]], processes: int
             for key in [key for key, result in running.items() if result.ready()]:
                 _, curve = running.pop(key).get()
                 kept.keep(key, curve)
-                print(f"done   {key}: {curve['returns'][-1]} in {curve['seconds']} s", flush=True)
+                print(f"done   {key}: {_outcome(curve)} in {curve['seconds']} s", flush=True)
             done = kept.read()
             waiting = [job for job in jobs() if job.key not in done and job.key not in running]
             if time.monotonic() >= deadline:
@@ -212,7 +224,7 @@ def confirm(kept: Curves, jobs: Sequence[Job], processes: int) -> None:
         if json.loads(json.dumps(after)) != before:
             raise SystemExit(
                 f"{key} comes out otherwise than at commit {done[key]['commit'][:10]} on {done[key]['machine']}: last "
-                f"return {curve['returns'][-1]} instead of {done[key]['returns'][-1]}; make the study again"
+                f"value {_outcome(curve)} instead of {_outcome(done[key])}; make the study again"
             )
     commits = {curve["commit"] for curve in again.values()}
     if len(commits) != 1:

@@ -1,0 +1,209 @@
+"""How near models of others come to scripted opponents whose policies are known, by how much they were shown.
+
+Every family is fitted to the first moments of a record, a fifth of them held out for early stopping, and judged by the
+Kullback-Leibler divergence of what is truly played from what it predicts, at moments of other episodes, in nats per
+head of one-hot actions or per number of box actions. Opponents' logits and means are linear in what they observe, with
+weights drawn from the seed. Counting is exact in the game of two states; elsewhere no context comes twice, and it is
+left out. Nothing is tuned on the seeds that are measured.
+
+Beside them, without an aim, opponents that are hard to copy: three of ten moves at random, the others those of the
+greedy players that head for the landmark which the cheapest assignment gives them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from benchmarks.claims import Aim, imported, write
+from benchmarks.long_runs import Curve, Curves, circumstance, command_line
+from presage.common.curves import SeedCurves
+from presage.common.game import Game, GameSpec
+from presage.envs.registry import make
+from presage.marl.opponents.assessment import Expects, assess
+from presage.marl.opponents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
+from presage.marl.opponents.frequencies import Frequencies, FrequenciesConfig
+from presage.marl.opponents.history_cloning import HistoryCloning, HistoryCloningConfig
+from presage.marl.opponents.policies import Stated, linear, noisy
+from presage.marl.opponents.record import Record
+from presage.scenarios.particle_parts import greedy_spread
+
+SEEDS, SIZES = (0, 1, 2, 3, 4), (1_000, 4_000, 16_000, 64_000)
+"""moments that are shown"""
+COPIES, JUDGED, HELD = 64, 6_400, 0.2
+"""games side by side; moments that are judged by; share of what is shown that is held out"""
+KEPT = Curves("opponent_kl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """A game and those who play it."""
+
+    game: str
+    options: dict[str, bool]
+    opponents: Callable[[GameSpec, torch.Generator], Stated]
+    families: tuple[str, ...]
+    aimed: bool = True
+    """whether its divergences count in `worst_kl_per_dimension`"""
+
+    def make(self) -> Game:
+        """The game."""
+        return make(self.game, COPIES, **self.options)
+
+
+def of_observations(spec: GameSpec, rng: torch.Generator) -> Stated:
+    """Linear in what each agent observes."""
+    return linear(spec, rng)
+
+
+def greedy_with_slips(spec: GameSpec, rng: torch.Generator) -> Stated:
+    """To the landmarks of the cheapest assignment, three of ten moves at random."""
+    return noisy(spec, greedy_spread(spec, {}), 0.3)
+
+
+NETWORKS = ("cloning", "ensemble", "mixture", "history")
+WORLDS = {
+    "pennies": World(game="toy/two_state_pennies", options={}, opponents=of_observations,
+                     families=("frequencies", *NETWORKS)),
+    "spread": World(game="particle/spread", options={}, opponents=of_observations, families=NETWORKS),
+    "spread_continuous": World(game="particle/spread", options={"continuous": True}, opponents=of_observations,
+                               families=NETWORKS),
+    "greedy": World(game="particle/spread", options={}, opponents=greedy_with_slips, families=NETWORKS, aimed=False),
+}  # fmt: skip
+
+
+def fitted(family: str, record: Record, size: int, seed: int) -> Expects:
+    """A model of all others, kept by the first agent, after `size` moments."""
+    spec, rng = record.spec, torch.Generator().manual_seed(seed)
+    shown, held = torch.arange(size), torch.arange(size) >= (1 - HELD) * size
+    if family == "frequencies":
+        table = Frequencies(spec, FrequenciesConfig(), egos=(0,))
+        table.fit(record.moments(shown))
+        return table
+    if family == "history":
+        config = HistoryCloningConfig(sees="opponent", length=8, updates=5_000, evaluate_every=100)
+        recurrent = HistoryCloning(spec, config, rng, ego=0)
+        recurrent.fit(record, rng, index=shown[~held], held=shown[held])
+        return recurrent
+    numbers = BehaviourCloningConfig(window=size, passes=60, patience=4, entropy_bonus=0.0)
+    kinds = {"cloning": numbers, "ensemble": replace(numbers, members=5), "mixture": replace(numbers, components=3)}
+    bank = BehaviourCloning(spec, kinds[family], rng, egos=(0,))
+    bank.fit(record.moments(shown), rng, held=held)
+    return bank
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A family on one world and seed, by how much it was shown."""
+
+    world: str
+    family: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Its name among the finished ones."""
+        return f"{self.world}/{self.family}/{self.seed}"
+
+    def run(self) -> Curve:
+        """Play, fit and judge."""
+        torch.set_num_threads(1)
+        started, world = time.perf_counter(), WORLDS[self.world]
+        game = world.make()
+        opponents = world.opponents(game.spec, torch.Generator().manual_seed(1_000 + self.seed))
+        record, apart = (
+            _played(game, opponents, count, seed) for count, seed in ((SIZES[-1], self.seed), (JUDGED, 500 + self.seed))
+        )
+        game.close()
+        found: Curve = {"moments": list(SIZES), "nll": [], "floor": [], "kl": []}
+        for size in SIZES:
+            qualities = assess(fitted(self.family, record, size, self.seed), apart, truth=opponents.predicted).qualities
+            widths = [_dimensions(game.spec, quality.agent) for quality in qualities]
+            for name, values in (
+                ("nll", [quality.nll for quality in qualities]), ("floor", [quality.floor for quality in qualities]),
+                ("kl", [quality.divergence for quality in qualities]),
+            ):  # fmt: skip
+                found[name].append(float(np.mean(np.array(values) / widths)))
+        return {**found, "outcome": found["kl"][-1], **circumstance(started)}
+
+
+def _played(game: Game, opponents: Stated, moments: int, seed: int) -> Record:
+    """At least so many moments, in whole episodes."""
+    record, length = Record(game.spec), game.spec.episode_limit or 1
+    episodes = -(-moments // (length * COPIES)) * COPIES
+    record.play(game, opponents, episodes, seed, rng=torch.Generator().manual_seed(seed))
+    return record
+
+
+def _dimensions(spec: GameSpec, agent: str) -> int:
+    """Heads of one-hot actions, or numbers of box actions."""
+    return sum(1 if head.kind == "discrete" else head.size for head in spec.agents[spec.index(agent)].heads)
+
+
+def jobs() -> list[Job]:
+    """All of them, seed by seed."""
+    return [
+        Job(world=name, family=family, seed=seed)
+        for seed in SEEDS for name, world in WORLDS.items() for family in world.families
+    ]  # fmt: skip
+
+
+def report() -> None:
+    """Figures and the picture from what is finished."""
+    done, rng, figures = KEPT.read(), np.random.default_rng(0), dict[str, float]()
+    curves: dict[str, dict[str, SeedCurves]] = {}
+    floors: dict[str, float] = {}
+    for name, world in WORLDS.items():
+        for family in world.families:
+            runs = [done[key] for key in (f"{name}/{family}/{seed}" for seed in SEEDS) if key in done]
+            if len(runs) < len(SEEDS):
+                raise SystemExit(f"nothing to report yet: {name}/{family} lacks seeds")
+            band = SeedCurves.align([(run["moments"], run["kl"]) for run in runs]).band(rng)
+            figure = f"kl_{name}_{family}"
+            figures |= {figure: float(band.value[-1]), f"{figure}_low": float(band.low[-1]),
+                        f"{figure}_high": float(band.high[-1])}  # fmt: skip
+            curves.setdefault(name, {})[family] = SeedCurves.align([(run["moments"], run["nll"]) for run in runs])
+            floors[name] = float(np.mean([run["floor"][-1] for run in runs]))
+    worst = max(
+        run["kl"][-1]
+        for name, world in WORLDS.items() if world.aimed
+        for run in (done[f"{name}/{family}/{seed}"] for family in world.families for seed in SEEDS)
+    )  # fmt: skip
+    _draw(curves, floors, rng, KEPT.path.parent.parent / "opponent_kl.png")
+    write(
+        "opponent_kl", figures={"worst_kl_per_dimension": worst, **figures}, seeds=list(SEEDS), made=KEPT.made(),
+        depends=imported(), aims={"worst_kl_per_dimension": Aim(op="<=", value=0.02)},
+        notes=f"After {SIZES[-1]:,} moments, of which a fifth is held out for early stopping; interquartile means over "
+        "seeds, and the worst of all families, worlds and seeds but those of `greedy`. The models are those of all "
+        f"other agents that the first one keeps. {KEPT.origin()}",
+    )  # fmt: skip
+
+
+def _draw(
+    curves: dict[str, dict[str, SeedCurves]], floors: dict[str, float], rng: np.random.Generator, path: Path
+) -> None:  # fmt: skip
+    """NLL by moments, a panel for every world."""
+    figure = Figure(figsize=(4.0 * len(curves), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (name, families) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
+        for family, seeds in families.items():
+            band = seeds.band(rng)
+            (line,) = axes.plot(band.x, band.value, marker=".", label=family)
+            axes.fill_between(band.x, band.low, band.high, color=line.get_color(), alpha=0.2, linewidth=0)
+        axes.axhline(floors[name], color="0.45", linestyle=":", linewidth=1.2)
+        axes.set(xscale="log", xlabel="moments shown", title=name.replace("_", " "))
+        axes.grid(visible=True, alpha=0.25)
+        axes.legend(frameon=False, fontsize=8)
+    figure.axes[0].set_ylabel("negative log-likelihood per dimension, nats")
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    command_line(__doc__, KEPT, jobs, report)
