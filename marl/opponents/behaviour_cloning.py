@@ -105,6 +105,20 @@ class OpponentFit:
     """passes over the training rows"""
 
 
+class _Shown(NamedTuple):
+    """What a fit reads of W moments about a group of agents, gathered once."""
+
+    group: Group
+    read: Tensor
+    """(V W, g, w) what the networks read; V: I where egos see different things, else 1"""
+    act: Tensor
+    """(W, g, a) what the agents did"""
+    legal: Tensor | None
+    """(W, g, a) bool; None where everything is"""
+    acting: Tensor
+    """(W, g) 1.0 in moments in which the agent acts, else 0.0"""
+
+
 class _Part(NamedTuple):
     """A group of agents as a fit sees it, every member in rows of its own: P = E I, member-major."""
 
@@ -193,13 +207,13 @@ class BehaviourCloning(nn.Module):
 
     # -------------------------------------------------------------- answers
 
-    def _outputs(self, obs: Tensor, parts: int) -> list[tuple[Tensor, Tensor | None]]:
-        """Per group, parameters and log-weights as `_Part` has them, of networks that read rows of their own; those of
-        members that read the same rows lie one behind the other.
+    def _outputs(self, reads: Sequence[Tensor]) -> list[tuple[Tensor, Tensor | None]]:
+        """Per group, parameters and log-weights as `_Part` has them, of what its networks read, `(P, g, M, w)`; those
+        of members that read the same rows lie one behind the other.
         """
         found: list[tuple[Tensor, Tensor | None]] = []
         count = self.config.components
-        for group, read, network in zip(self.groups, self.reading(obs, parts), self.networks, strict=True):
+        for group, read, network in zip(self.groups, reads, self.networks, strict=True):
             out = network(read.flatten(0, 1)).view(-1, *read.shape[1:3], network.outputs)
             if count == 1:
                 found.append((out, None))
@@ -209,15 +223,15 @@ class BehaviourCloning(nn.Module):
                 found.append((parameters, log_weights))
         return found
 
-    def _slices(self, x: Tensor, parts: int) -> list[Tensor]:
-        """Per group, the agents' slices `(P, g, M, a)` of joint actions or legality `(P M, A)`."""
-        per_ego = x.reshape(parts, -1, x.shape[-1])
+    def _slices(self, x: Tensor) -> list[Tensor]:
+        """Per group, the agents' slices `(I, g, M, a)` of joint actions or legality `(I M, A)`."""
+        per_ego = x.reshape(self.egos, -1, x.shape[-1])
         return [per_ego[:, :, group.act].transpose(1, 2) for group in self.groups]
 
-    def _legal(self, view: View, parts: int) -> list[Tensor | None]:
+    def _legal(self, view: View) -> list[Tensor | None]:
         if not self.spec.legal_varies:
             return [None] * len(self.groups)
-        return [s if g.discrete else None for g, s in zip(self.groups, self._slices(view.legal, parts), strict=True)]
+        return [s if g.discrete else None for g, s in zip(self.groups, self._slices(view.legal), strict=True)]
 
     def init(self, window: Window) -> Carry:
         """Nothing: the models are memoryless."""
@@ -231,7 +245,7 @@ class BehaviourCloning(nn.Module):
     def predicted(self, view: View) -> Predicted:
         """What every row's ego expects of all agents, for ego-major views of R rows."""
         parts = []
-        found = zip(self.groups, self._outputs(view.obs, self.egos), self._legal(view, self.egos), strict=True)
+        found = zip(self.groups, self._outputs(self.reading(view.obs, self.egos)), self._legal(view), strict=True)
         for group, (parameters, log_weights), legal in found:
             if log_weights is None:
                 parameters, log_weights = parameters[..., None, :], parameters.new_zeros(*parameters.shape[:3], 1)
@@ -256,7 +270,7 @@ class BehaviourCloning(nn.Module):
         draw = rng if self.config.answer == "sample" else None
         if self._plain:
             parts = []
-            found = zip(self.groups, self._outputs(view.obs, self.egos), self._legal(view, self.egos), strict=True)
+            found = zip(self.groups, self._outputs(self.reading(view.obs, self.egos)), self._legal(view), strict=True)
             for group, (parameters, _), legal in found:
                 act = answer(group.heads, parameters, legal, draw)[0]
                 parts.append(act.transpose(0, 1).flatten(1, 2))  # (g, I M, a)
@@ -272,7 +286,7 @@ class BehaviourCloning(nn.Module):
             return self.predicted(view).log_prob(act)
         found = torch.empty(len(act), self.spec.n, device=act.device, dtype=act.dtype)
         parts = zip(
-            self.groups, self._outputs(view.obs, self.egos), self._slices(act, self.egos), self._legal(view, self.egos),
+            self.groups, self._outputs(self.reading(view.obs, self.egos)), self._slices(act), self._legal(view),
             strict=True,
         )  # fmt: skip
         for group, (parameters, _), own, legal in parts:
@@ -303,17 +317,17 @@ class BehaviourCloning(nn.Module):
         self.normaliser.fit(moments.view.obs)
         train, apart = self._split(len(moments), None if held is None else held[-self.config.window :], rng)
         parts = self.config.members * self.egos
-        judged = moments[apart.repeat(parts)]
-        best = self._likelihoods(judged)
+        shown, judged = self._shown(moments), apart.expand(parts, -1)
+        best = self._likelihoods(shown, judged)
         kept = {name: value.detach().clone() for name, value in self.networks.named_parameters()}
         stale = passes = 0
         while passes < self.config.passes and stale < self.config.patience:
             orders = [torch.randperm(len(train), generator=rng, device=train.device) for _ in range(parts)]
             batches = torch.split(train[torch.stack(orders)], self.config.batch_size, 1)
             for batch in batches:
-                self._descend(moments[batch.reshape(-1)], self._shares(batch, len(moments)))
+                self._descend(shown, batch, self._shares(batch, len(moments)))
             passes += 1
-            nll = self._likelihoods(judged)
+            nll = self._likelihoods(shown, judged)
             better = nll < best
             best = torch.where(better, nll, best)
             self._keep(kept, better)
@@ -342,21 +356,36 @@ class BehaviourCloning(nn.Module):
             return None
         return torch.exp((batch - (size - 1)) / self.config.memory)
 
-    def _parts(self, moments: Moments) -> Iterator[_Part]:
-        """The groups of agents, every member in rows of its own."""
-        view, parts = moments.view, self.config.members * self.egos
-        acting = view.acting.view(parts, -1, self.spec.n).transpose(1, 2).to(view.obs.dtype)
-        found = zip(
-            self.groups, self._outputs(view.obs, parts), self._slices(moments.act, parts), self._legal(view, parts),
-            strict=True,
-        )  # fmt: skip
-        for group, (parameters, log_weights), act, legal in found:
-            yield _Part(group, parameters, log_weights, act, legal, acting[:, list(group.agents)])
+    def _shown(self, moments: Moments) -> list[_Shown]:
+        """What the moments say of every group."""
+        view, views = moments.view, self.egos if self.config.sees == "own" else 1
+        obs = view.obs if views == 1 else view.obs.repeat(views, 1)
+        found = []
+        for group, read in zip(self.groups, self.reading(obs, views), strict=True):
+            legal = view.legal[:, group.act] if self.spec.legal_varies and group.discrete else None
+            acting = view.acting[:, list(group.agents)].to(view.obs.dtype)
+            by_moment = read.transpose(1, 2).flatten(0, 1).contiguous()
+            found.append(_Shown(group, by_moment, moments.act[:, group.act], legal, acting))
+        return found
 
-    def _descend(self, moments: Moments, shares: Tensor | None) -> None:
-        """One gradient step of all networks: mean NLL over rows in which the agent acts, by what they count."""
-        loss = torch.zeros((), device=moments.act.device)
-        for part in self._parts(moments):
+    def _parts(self, shown: Sequence[_Shown], rows: Tensor) -> Iterator[_Part]:
+        """The groups of agents, every member in rows of its own, `(P, M)`."""
+        apart = rows
+        if self.config.sees == "own":
+            ego = torch.arange(len(rows), device=rows.device) % self.egos
+            apart = rows + ego[:, None] * len(shown[0].acting)
+        found = self._outputs([_rows(own.read, apart) for own in shown])
+        for own, (parameters, log_weights) in zip(shown, found, strict=True):
+            legal = None if own.legal is None else _rows(own.legal, rows)
+            acting = _rows(own.acting, rows)
+            yield _Part(own.group, parameters, log_weights, _rows(own.act, rows), legal, acting)
+
+    def _descend(self, shown: Sequence[_Shown], rows: Tensor, shares: Tensor | None) -> None:
+        """One gradient step of all networks: mean NLL over those of rows `(P, M)` in which the agent acts, by what they
+        count.
+        """
+        loss = torch.zeros((), device=rows.device)
+        for part in self._parts(shown, rows):
             losses = part.nll()
             if part.group.discrete and self.config.entropy_bonus:
                 losses = losses - self.config.entropy_bonus * part.entropy()
@@ -369,10 +398,10 @@ class BehaviourCloning(nn.Module):
         self.optimiser.step()
 
     @torch.no_grad()
-    def _likelihoods(self, moments: Moments) -> Tensor:
-        """Mean NLL of every network on rows of its own in which the agent acts, `(E I, N)`; NaN where it never does."""
-        nll = torch.empty(self.config.members * self.egos, self.spec.n, device=moments.act.device)
-        for part in self._parts(moments):
+    def _likelihoods(self, shown: Sequence[_Shown], rows: Tensor) -> Tensor:
+        """Mean NLL `(P, N)` of every network on rows `(P, M)` in which the agent acts; NaN where it never does."""
+        nll = torch.empty(self.config.members * self.egos, self.spec.n, device=rows.device)
+        for part in self._parts(shown, rows):
             nll[:, list(part.group.agents)] = _mean(part.nll(), part.acting)
         return nll
 
@@ -385,7 +414,7 @@ class BehaviourCloning(nn.Module):
         accuracy, spread = torch.empty(2, self.egos, self.spec.n, device=moments.act.device)
         acting = moments.view.acting.view(self.egos, -1, self.spec.n).transpose(1, 2).to(moments.act.dtype)
         expected = self.predicted(moments.view)
-        for part, act in zip(expected.parts, self._slices(moments.act, self.egos), strict=True):
+        for part, act in zip(expected.parts, self._slices(moments.act), strict=True):
             group, acts = part.group, acting[:, list(part.group.agents)]
             mode = self._by_ego(part.mode())
             if group.discrete:
@@ -424,3 +453,8 @@ class BehaviourCloning(nn.Module):
 def _mean(x: Tensor, acting: Tensor) -> Tensor:
     """The mean of `x (I, g, M)` over the rows in which the agent acts, `(I, g)`; NaN where it never does."""
     return (x * acting).sum(-1) / acting.sum(-1)
+
+
+def _rows(x: Tensor, rows: Tensor) -> Tensor:
+    """`(P, g, M, ...)`, rows `(P, M)` of `x (W, g, ...)`."""
+    return x.index_select(0, rows.reshape(-1)).view(*rows.shape, *x.shape[1:]).transpose(1, 2)

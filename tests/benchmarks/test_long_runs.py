@@ -91,6 +91,6 @@ def test_runs_that_come_out_as_they_were_make_figures_as_new_as_they(
 
 def test_a_run_that_comes_out_otherwise_confirms_nothing(kept: Curves) -> None:
     kept.keep("first", Toy("first").run() | {"returns": [5.0001]})
-    with pytest.raises(SystemExit, match=r"first comes out otherwise than at commit abc .* 5 instead of 5\.0001"):
+    with pytest.raises(SystemExit, match=r"first comes out otherwise than at commit abc .* 5\.0 instead of 5\.0001"):
         confirm(kept, [Toy("first")], processes=1)
     assert "confirmed" not in kept.read()

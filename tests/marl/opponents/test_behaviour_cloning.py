@@ -259,7 +259,7 @@ def test_the_loss_is_the_likelihood_and_the_entropy_bonus() -> None:
     ):
         models = bank(spec, hidden=(), learning_rate=0.05, entropy_bonus=bonus)
         for _ in range(250):
-            models._descend(Moments.of(rows), None)
+            models._descend(models._shown(Moments.of(rows)), torch.arange(len(rows)).view(models.egos, -1), None)
         chances = Loop(models).chances(0, 0, rows.view)[0][0]
         assert chances.tolist() == pytest.approx(expected, abs=1e-3)
 
