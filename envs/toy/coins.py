@@ -14,17 +14,18 @@ here are the suite's own, as are these rules:
 
 So an agent gains by taking coins of the other's colour too, but has to see from its moves which one that is.
 
-Shape suffixes: B rows, C copies, K colours, P cells.
+Shape suffixes: B rows, C copies, K colours, P cells, V cells of a centred board.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from presage.common.game import AgentSpec, GameError, GameSpec, Head, KnownColumn, Symmetry, Window
@@ -42,14 +43,17 @@ MOST_COINS = 14
 class Coins(Rules):
     """Two agents, five moves (up, down, left, right, stay), one after the other, and one score for both.
 
-    Each observes, in this order and as columns of the joint observation: where the coins of each colour lie (`board`),
-    where it is and where the other is (`places`), what it and the other did last (`acted`: zeros for who did not act),
-    whether it is its turn and whether it is the other's (`turns`), the share of the episode that is left (`left`), and
-    its goal (`goals`): whatever the two see, their own goals aside, is the same but for who is who.
+    Each observes, in this order and as columns of the joint observation: where the coins of each colour lie (`board`,
+    or from where it and the other stand, `around`), where it is and where the other is (`places`), what it and the
+    other did last (`acted`: zeros for who did not act), whether it is its turn and whether it is the other's (`turns`),
+    the share of the episode that is left (`left`), and its goal (`goals`): whatever the two see, their own goals aside,
+    is the same but for who is who.
 
     Args:
         height, width: of the board; >= 1. coins: of each colour, >= 1. colours: K, >= 2.
         distinct: whether the two goals are always different colours; else they are drawn apart.
+        centred: whether coins are shown by how far they are from each agent, up, down, left and right, instead of by
+            cells; it is the same board, and easier to learn from.
         paid: whether the score is paid with the last step, or what it changes by with each. The sum is the same.
         episode_limit: env steps in an episode, half of them for each agent; even, >= 2. Its end is the game's own.
 
@@ -58,7 +62,11 @@ class Coins(Rules):
     """
 
     board: tuple[int, ...]
-    """columns of the joint observation `(K * P)`: of the first colour on all cells, row by row, then of the next"""
+    """columns of the joint observation `(K * P)`: of the first colour on all cells, row by row, then of the next; ()
+    where boards are centred"""
+    around: tuple[tuple[int, ...], tuple[int, ...]]
+    """per agent `(K * V)`: likewise, of the V = (2 height - 1) (2 width - 1) cells of a board whose middle is the
+    agent's own cell, zeros beyond the edge; () where boards are not centred"""
     places: tuple[tuple[int, ...], tuple[int, ...]]
     """per agent `(P)`"""
     acted: tuple[int, ...]
@@ -70,7 +78,7 @@ class Coins(Rules):
 
     def __init__(
         self, height: int = 8, width: int = 8, *, coins: int = 4, colours: int = 3, distinct: bool = True,
-        paid: Paid = "last", episode_limit: int = 40, device: torch.device | str = "cpu",
+        centred: bool = False, paid: Paid = "last", episode_limit: int = 40, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         if height < 1 or width < 1 or coins < 1 or colours < 2:
             raise GameError(
@@ -86,23 +94,34 @@ class Coins(Rules):
         if paid not in get_args(Paid):
             raise GameError(f"paid={paid!r} must be 'last' or 'each'")
         self.height, self.width, self.coins, self.colours = height, width, coins, colours
-        self.cells, self.distinct, self.paid, self.limit = height * width, distinct, paid, episode_limit
+        self.cells, self.distinct, self.centred = height * width, distinct, centred
+        self.paid, self.limit = paid, episode_limit
         self.device, self.dtype = torch.device(device), torch.float32
         cell = torch.arange(self.cells, device=self.device)
         row, column = cell // width, cell % width
         to = [(row + y).clamp(0, height - 1) * width + (column + x).clamp(0, width - 1) for y, x in MOVES]
         self._to = torch.stack(to, 1)
         """(P, 5): where each move leads from each cell"""
+        far_row, far_column = (torch.arange(1 - size, size, device=self.device) for size in (height, width))
+        seen_row, seen_column = row[:, None] + far_row, column[:, None] + far_column
+        inside = ((seen_row >= 0) & (seen_row < height))[:, :, None] & ((seen_column >= 0) & (seen_column < width))[
+            :, None
+        ]
+        seen = torch.where(inside, seen_row[:, :, None] * width + seen_column[:, None], self.cells)
+        self._around = seen.flatten(1)
+        """(P, V): the cells around each cell, and P beyond the edge"""
         self._widths = [self.cells, 2, 2, colours, 2, 1, 1]
         """of the parts of a state, see `draw`"""
         self._number_columns()
         self.spec = self._make_spec()
 
     def _number_columns(self) -> None:
-        ends = np.cumsum([0, self.colours * self.cells, *[self.cells] * 2, 2 * len(MOVES), 2, 1, *[self.colours] * 2])
-        parts = [tuple(range(low, high)) for low, high in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)]
-        self.board, *places, self.acted, turns, left, goal, other_goal = parts
-        self.places, self.turns = (places[0], places[1]), (turns[0], turns[1])
+        board, around = (0, self._around.shape[1]) if self.centred else (self.cells, 0)
+        colours, cells = self.colours, self.cells
+        widths = [0, colours * board, *[colours * around] * 2, *[cells] * 2, 2 * len(MOVES), 2, 1, *[colours] * 2]
+        parts = [tuple(range(low, high)) for low, high in pairwise(np.cumsum(widths).tolist())]
+        self.board, *each, self.acted, turns, left, goal, other_goal = parts
+        self.around, self.places, self.turns = (each[0], each[1]), (each[2], each[3]), (turns[0], turns[1])
         self.left, self.goals = left[0], (goal, other_goal)
 
     def _make_spec(self) -> GameSpec:
@@ -111,14 +130,14 @@ class Coins(Rules):
         agents = tuple(
             AgentSpec(
                 name=f"agent_{i}",
-                obs=(*self.board, *self.places[i], *self.places[1 - i], *acted[i], *acted[1 - i], self.turns[i],
-                     self.turns[1 - i], self.left, *self.goals[i]),
+                obs=(*self.board, *self.around[i], *self.around[1 - i], *self.places[i], *self.places[1 - i],
+                     *acted[i], *acted[1 - i], self.turns[i], self.turns[1 - i], self.left, *self.goals[i]),
                 heads=(Head(kind="discrete", size=moves),),
             )
             for i in range(2)
         )  # fmt: skip
-        swapped = (*self.board, *self.places[1], *self.places[0], *acted[1], *acted[0], *self.turns[::-1], self.left,
-                   *self.goals[1], *self.goals[0])  # fmt: skip
+        swapped = (*self.board, *self.around[1], *self.around[0], *self.places[1], *self.places[0], *acted[1],
+                   *acted[0], *self.turns[::-1], self.left, *self.goals[1], *self.goals[0])  # fmt: skip
         known = (
             *(KnownColumn(column=column, act=((k, 1.0),)) for k, column in enumerate(self.acted)),
             *(KnownColumn(column=self.turns[i], obs=((self.turns[1 - i], 1.0),)) for i in range(2)),
@@ -198,9 +217,13 @@ class Coins(Rules):
         """All columns, and whose turn it is."""
         board, cells, goals, _, last, turn, time = self._parts(state)
         turns = one_hot(turn[:, 0], 2)
+        coins = board[:, None] == torch.arange(1, self.colours + 1, device=self.device)[:, None]
+        if self.centred:
+            coins = nn.functional.pad(coins, (0, 1))[:, None].expand(-1, 2, -1, -1)
+            coins = coins.gather(3, self._around[cells][:, :, None].expand(-1, -1, self.colours, -1))
         seen = [
-            (board[:, None] == torch.arange(1, self.colours + 1, device=self.device)[:, None]).flatten(1),
-            one_hot(cells, self.cells).flatten(1), one_hot(last, len(MOVES) + 1)[:, :, 1:].flatten(1), turns,
+            coins.flatten(1), one_hot(cells, self.cells).flatten(1),
+            one_hot(last, len(MOVES) + 1)[:, :, 1:].flatten(1), turns,
             (self.limit - time).to(self.dtype) / self.limit, one_hot(goals, self.colours).flatten(1),
         ]  # fmt: skip
         return {"obs": torch.cat([part.to(self.dtype) for part in seen], 1), "acting": turns > 0}
@@ -208,7 +231,7 @@ class Coins(Rules):
     def reconstruct(self, window: Window) -> Tensor:
         """Everything is seen: coins that are no longer there were taken."""
         obs = window.now.obs
-        board = obs[:, list(self.board)].view(-1, self.colours, self.cells)
+        board = self._board(obs)
         colour = torch.arange(1.0, self.colours + 1, device=obs.device)
         last = obs[:, list(self.acted)].view(-1, 2, len(MOVES))
         parts = [
@@ -220,6 +243,15 @@ class Coins(Rules):
             (self.limit * (1.0 - obs[:, self.left : self.left + 1])).round(),
         ]  # fmt: skip
         return torch.cat([part.to(self.dtype) for part in parts], 1)
+
+    def _board(self, obs: Tensor) -> Tensor:
+        """Where coins lie, `(B, K, P)`."""
+        if not self.centred:
+            return obs[:, list(self.board)].view(-1, self.colours, self.cells)
+        around = obs[:, list(self.around[0])].view(len(obs), self.colours, -1)
+        where = self._around[obs[:, list(self.places[0])].argmax(1)]
+        blank = around.new_zeros(len(obs), self.colours, self.cells + 1)
+        return blank.scatter_add(2, where[:, None].expand_as(around), around)[..., :-1]
 
     # -------------------------------------------------------------------- what is best
 

@@ -44,6 +44,7 @@ class Plain:
     acted: tuple[int, int] | None = None
     """who acted last, and what"""
     time: int = 0
+    centred: bool = False
 
     def score(self) -> int:
         total = 0
@@ -65,7 +66,15 @@ class Plain:
     def shown(self, agent: int) -> list[float]:
         """What the agent observes."""
         cells = list(product(range(self.height), range(self.width)))
-        found: list[bool | float] = [self.coins.get(cell) == colour for colour in range(self.colours) for cell in cells]
+        found: list[bool | float] = []
+        if self.centred:
+            far = list(product(range(1 - self.height, self.height), range(1 - self.width, self.width)))
+            for y, x in (self.places[agent], self.places[1 - agent]):
+                found += [
+                    self.coins.get((y + dy, x + dx)) == colour for colour in range(self.colours) for dy, dx in far
+                ]
+        else:
+            found += [self.coins.get(cell) == colour for colour in range(self.colours) for cell in cells]
         for who in (agent, 1 - agent):
             found += [cell == self.places[who] for cell in cells]
         for who in (agent, 1 - agent):
@@ -92,13 +101,13 @@ class Plain:
 def plain_of(rules: Coins, obs: Tensor) -> Plain:
     """The game whose first joint observation `obs (O,)` is."""
     cells = list(product(range(rules.height), range(rules.width)))
-    where = obs[list(rules.board)].view(rules.colours, -1)
+    where = rules._board(obs[None])[0]
     return Plain(
         rules.height, rules.width, rules.colours, rules.limit,
         coins={cells[cell]: colour for colour, cell in where.nonzero().tolist()},
         places=[cells[int(obs[list(place)].argmax())] for place in rules.places],
         goals=(int(obs[list(rules.goals[0])].argmax()), int(obs[list(rules.goals[1])].argmax())),
-        turn=int(obs[list(rules.turns)].argmax()),
+        turn=int(obs[list(rules.turns)].argmax()), centred=rules.centred,
     )  # fmt: skip
 
 
@@ -120,13 +129,13 @@ def played(game: BatchedGame, seed: int, steps: int) -> Iterator[tuple[Tensor, A
 @settings(max_examples=10, deadline=None)
 @given(
     st.integers(0, 10_000), st.sampled_from([(2, 4), (3, 3), (1, 8), (4, 5)]), st.sampled_from([2, 3]),
-    st.sampled_from([1, 2]), st.booleans(), st.booleans(),
+    st.sampled_from([1, 2]), st.booleans(), st.booleans(), st.booleans(),
 )  # fmt: skip
 def test_a_game_goes_on_as_in_a_plain_loop(
-    seed: int, size: tuple[int, int], colours: int, coins: int, distinct: bool, each: bool
+    seed: int, size: tuple[int, int], colours: int, coins: int, distinct: bool, each: bool, centred: bool
 ) -> None:
-    rules = Coins(*size, coins=coins, colours=colours, distinct=distinct, paid="each" if each else "last",
-                  episode_limit=14)  # fmt: skip
+    rules = Coins(*size, coins=coins, colours=colours, distinct=distinct, centred=centred,
+                  paid="each" if each else "last", episode_limit=14)  # fmt: skip
     game = BatchedGame(rules, 3)
     games = [plain_of(rules, obs) for obs in game.reset(seed).obs]
     for chosen, rows, view in played(game, seed, 30):
@@ -217,8 +226,9 @@ def test_what_is_declared_known_is() -> None:
             torch.testing.assert_close(rows.next_obs[:, known.column], wanted)
 
 
-def test_it_is_the_same_game_when_the_agents_change_places() -> None:
-    rules = Coins(4, 4, coins=2, paid="each", episode_limit=20)
+@pytest.mark.parametrize("centred", [False, True])
+def test_it_is_the_same_game_when_the_agents_change_places(centred: bool) -> None:
+    rules = Coins(4, 4, coins=2, paid="each", episode_limit=20, centred=centred)
     symmetry, game, other = rules.spec.symmetries[0], BatchedGame(rules, 30), BatchedGame(rules, 30)
     game.reset(0)
     other.reset(0)
@@ -324,3 +334,13 @@ def as_joint(rules: Coins, view: View) -> View:
     obs = torch.zeros(len(view), rules.spec.obs_dim)
     obs[:, columns] = view.obs
     return View.of(rules.spec, obs, acting=view.acting)
+
+
+def test_a_centred_board_tells_the_state_as_well() -> None:
+    rules = Coins(3, 4, coins=2, centred=True)
+    game = BatchedGame(rules, 20)
+    for _, _, view in played(game, 0, 30):
+        assert torch.equal(rules.reconstruct(first_window(rules.spec, view)), game.state()["state"])
+    assert rules.spec.obs_dim == 2 * 3 * 5 * 7 + 2 * 12 + 2 * 5 + 2 + 1 + 2 * 3
+    mine, other = (set(agent.obs) for agent in rules.spec.agents)
+    assert mine ^ other == set(rules.goals[0] + rules.goals[1])
