@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from pettingzoo import ParallelEnv
+from pettingzoo import AECEnv, ParallelEnv
 
 from presage.common.game import AgentSpec, Game, GameError, Rows, View
 
@@ -115,10 +115,15 @@ class ParallelView(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  #
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Observation], dict[str, dict[str, Any]]]:
-        """Start an episode; the same `seed` starts the same one, and decides the ones that follow without a seed."""
+        """Start an episode; the same `seed` starts the same one, and decides the ones that follow without a seed.
+
+        Raises:
+            GameError: not all agents act at once.
+        """
         self._one.reset(seed)
-        acting = self._one.view.acting[0].tolist()
-        self.agents = [name for name, acts in zip(self.possible_agents, acting, strict=True) if acts]
+        if not bool(self._one.view.acting.all()):
+            raise GameError(f"the agents of {self.metadata['name']!r} take turns; see it as a TurnView")
+        self.agents = list(self.possible_agents)
         return self._shown(self.agents)
 
     def step(
@@ -169,6 +174,81 @@ class ParallelView(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  #
             {agent.name: self._one.observation(agent) for _, agent in chosen},
             {agent.name: self._one.info(i) for i, agent in chosen},
         )
+
+
+class TurnView(AECEnv[str, Observation, Any]):  # type: ignore[misc]  # untyped base
+    """One copy of a game in which agents act one after another, as a PettingZoo `AECEnv`.
+
+    Args:
+        game: made with one copy. render_mode: "rgb_array", or None for an environment that does not draw.
+
+    Raises:
+        GameError: as for `ParallelView`; and later, wherever not exactly one agent is to act.
+    """
+
+    def __init__(self, game: Game, render_mode: str | None = None) -> None:
+        super().__init__()
+        self._one = _OneCopy(game, render_mode)
+        self.metadata, self.render_mode = self._one.metadata, render_mode
+        self.possible_agents = list(game.spec.names)
+        self.agents: list[str] = []
+        self._spaces = {agent.name: (observation_space(agent), agent.space) for agent in game.spec.agents}
+
+    def observation_space(self, agent: str) -> spaces.Space[Any]:
+        """What the agent sees."""
+        return self._spaces[agent][0]
+
+    def action_space(self, agent: str) -> spaces.Space[Any]:
+        """What the agent does."""
+        return self._spaces[agent][1]
+
+    def observe(self, agent: str) -> Observation:
+        """What the agent sees now."""
+        return self._one.observation(self._one.spec.agents[self._one.spec.index(agent)])
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
+        """Start an episode; the same `seed` starts the same one, and decides the ones that follow without a seed."""
+        self._one.reset(seed)
+        self.agents = list(self.possible_agents)
+        self.rewards = dict.fromkeys(self.agents, 0.0)
+        self._cumulative_rewards = dict.fromkeys(self.agents, 0.0)
+        self.terminations, self.truncations = dict.fromkeys(self.agents, False), dict.fromkeys(self.agents, False)
+        self._turn()
+
+    def step(self, action: Any) -> None:
+        """Play the turn of `agent_selection`; None for one that has ended."""
+        agent = self.agent_selection
+        if self.terminations[agent] or self.truncations[agent]:
+            self._was_dead_step(action)
+            return
+        self._cumulative_rewards[agent] = 0.0
+        rows = self._one.step({agent: action})
+        for i, name in enumerate(self.possible_agents):
+            if name in self.agents:
+                self.rewards[name] = float(rows.reward[0, i])
+                self.terminations[name] = bool(rows.terminated[0, i])
+                self.truncations[name] = bool(rows.truncated[0]) and not self.terminations[name]
+        self._accumulate_rewards()
+        if not (rows.truncated[0] or rows.terminated[0].all()):
+            self._turn()
+        self._deads_step_first()
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The picture `(H, W, 3)`; None without a render mode."""
+        return self._one.render()
+
+    def close(self) -> None:
+        """Close the game."""
+        self._one.game.close()
+
+    def _turn(self) -> None:
+        """Select whoever is to act."""
+        flags = self._one.view.acting[0].tolist()
+        acting = [name for name, acts in zip(self.possible_agents, flags, strict=True) if acts]
+        if len(acting) != 1:
+            raise GameError(f"{acting} of {self.metadata['name']!r} act at once; see it as a ParallelView")
+        self.agent_selection = acting[0]
+        self.infos = {name: self._one.info(i) for i, name in enumerate(self.possible_agents) if name in self.agents}
 
 
 class GymnasiumView(gymnasium.Env[Observation, Any]):

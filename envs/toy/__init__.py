@@ -10,6 +10,7 @@ from typing import Any
 from presage.envs.batched import Rules
 from presage.envs.toy.bit_flip import BitFlip
 from presage.envs.toy.cartpole import CartPoleSwingUp
+from presage.envs.toy.coins import Coins
 from presage.envs.toy.linear_quadratic import LinearQuadratic
 from presage.envs.toy.markov import TabularGame, two_state_pennies
 from presage.envs.toy.matrix import (
@@ -60,6 +61,7 @@ RULES: dict[str, Callable[..., Rules]] = {
     "bit_flip": BitFlip,
     "cartpole_swingup": CartPoleSwingUp,
     "climb": partial(_matrix, "climb", climb),
+    "coins": Coins,
     "cycle": _cycle,
     "four_rooms": _four_rooms,
     "linear_quadratic": LinearQuadratic,
@@ -81,6 +83,7 @@ __all__ = [
     "RULES",
     "BitFlip",
     "CartPoleSwingUp",
+    "Coins",
     "GridMaze",
     "LinearQuadratic",
     "MatrixGame",
