@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmarks.claims import Aim, imported, write
+from benchmarks.claims import Aim, write
 from benchmarks.long_runs import EPISODES, Curve, Curves, command_line, train_curve
 from presage.common import plugins
 from presage.common.curves import SeedCurves
@@ -86,7 +86,7 @@ def report() -> None:
         figures[f"epochs_{bits}"] = max(first)
         plot_curves(bands, KEPT.path.parent.parent / f"bitflip_{bits}.png", y_label="success")
     write(
-        "bitflip", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=imported(),
+        "bitflip", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=KEPT.depends(),
         aims={"epochs_15": Aim(op="<=", value=6.0), "success_40_her": Aim(op=">=", value=0.95),
               "success_40_plain": Aim(op="<=", value=0.01)},
         notes=f"Success: interquartile mean over seeds after {EPOCHS} epochs; `epochs_x` is the slowest seed's first "

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 
 from benchmarks.long_runs import Curves, Job, confirm
-from benchmarks.sample_efficiency import Study, jobs_of
-from benchmarks.sample_efficiency import report as report_study
 
 
 def study_of(name: str) -> tuple[Curves, Sequence[Job], Callable[[], None]]:
     """The finished runs of a benchmark, all that it makes, and how it reports."""
     module = import_module(f"benchmarks.{name}")
-    study = getattr(module, "STUDY", None)
-    if isinstance(study, Study):
-        return study.kept, jobs_of(study, list(study.arms)), lambda: report_study(study)
+    if not hasattr(module, "KEPT"):  # a study by sample_efficiency, which is loaded for those alone: runs tell theirs
+        sample_efficiency = import_module("benchmarks.sample_efficiency")
+        study = module.STUDY
+        return study.kept, sample_efficiency.jobs_of(study, list(study.arms)), partial(sample_efficiency.report, study)
     return module.KEPT, module.jobs(), module.report
 
 

@@ -13,7 +13,8 @@ STUDY = Study(
     name="fetch_push", kept=KEPT, evaluate_every=10_000, ratios=(0.1, 0.25, 0.5), seeds=(0, 1, 2),
     arms={"HER": Arm(scenario="fetch_push_her", steps=STEPS), "MapGo": Arm(scenario="fetch_push_mapgo", steps=STEPS)},
 )  # fmt: skip
+jobs, report = STUDY.jobs, partial(write_success, STUDY, STEPS)
 
 
 if __name__ == "__main__":
-    command_line(__doc__, KEPT, STUDY.jobs, partial(write_success, STUDY, STEPS))
+    command_line(__doc__, KEPT, jobs, report)

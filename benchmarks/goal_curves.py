@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.claims import imported, write
+from benchmarks.claims import write
 from benchmarks.long_runs import EPISODES, TUNING_EPISODES, Curve, Curves, train_curve
 from presage.common import plugins
 from presage.common.closing import record_episode, report_goals
@@ -128,7 +128,8 @@ def write_success(study: Study, steps: int, y_label: str = "goals reached") -> N
     bands = {arm: curve.band(rng) for arm, curve in curves.items()}
     plot_curves(bands, study.kept.path.parent.parent / f"{study.kept.name}.png", y_label=y_label)
     write(
-        study.kept.name, figures=figures, seeds=list(study.seeds), made=study.kept.made(), depends=imported(), aims={},
+        study.kept.name, figures=figures, seeds=list(study.seeds), made=study.kept.made(),
+        depends=study.kept.depends(), aims={},
         notes=f"Success: goals reached at the end of an episode, interquartile mean over seeds. {study.kept.origin()}",
     )  # fmt: skip
 

@@ -21,7 +21,8 @@ STUDY = Study(
         "plain": Arm(scenario="goal_navigation_aorpo_plain", steps=STEPS),
     },
 )  # fmt: skip
+jobs, report = STUDY.jobs, partial(write_success, STUDY, STEPS, "all goals reached")
 
 
 if __name__ == "__main__":
-    command_line(__doc__, KEPT, STUDY.jobs, partial(write_success, STUDY, STEPS, "all goals reached"))
+    command_line(__doc__, KEPT, jobs, report)

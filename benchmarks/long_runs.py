@@ -33,8 +33,12 @@ from presage.common.scenario import Scenario
 from presage.common.training import Training
 
 ROOT = Path(__file__).resolve().parent.parent
+CONFIRM = "benchmarks/confirm.py"
+"""which makes runs again, and moves no figure"""
 CONFIRMED = "confirmed"
 """the entry among finished runs that tells which of them were made again"""
+FILES = "files"
+"""the entry that lists the files of the repository which any of the runs imported"""
 CIRCUMSTANCE = {"seconds", "commit", "machine"}
 """what a run that is made again may differ in"""
 TUNING_EPISODES, EPISODES = 2_000_000_011, 1_000_000_007
@@ -68,6 +72,19 @@ class Curves:
         draft = self.path.with_suffix(".draft")
         draft.write_text("{\n" + ",\n".join(lines) + "\n}\n")
         draft.replace(self.path)
+
+    def keep_files(self, files: Sequence[str]) -> None:
+        """Add files that a run imported."""
+        known = self.read().get(FILES, {"paths": []})["paths"]
+        if not {*files} <= {*known}:
+            self.keep(FILES, {"paths": sorted({*files, *known})})
+
+    def depends(self) -> list[str]:
+        """What the figures depend on: what the runs imported, as far as it is still there, and what this process has,
+        which reports them.
+        """
+        known = self.read().get(FILES, {"paths": []})["paths"]
+        return sorted({*imported(), *(path for path in known if (ROOT / path).is_file())} - {CONFIRM})
 
     def folder(self, key: str) -> Path:
         """Where the run of that key is while it is under way."""
@@ -171,8 +188,8 @@ def circumstance(started: float) -> Curve:
     }
 
 
-def _work(job: Job) -> tuple[str, Curve]:
-    return job.key, job.run()
+def _work(job: Job) -> tuple[str, Curve, list[str]]:
+    return job.key, job.run(), imported()
 
 
 def _outcome(curve: Curve) -> float:
@@ -193,8 +210,9 @@ def work_through(kept: Curves, jobs: Callable[[], Sequence[Job]], processes: int
     with context.Pool(processes, maxtasksperchild=1) as pool:
         while True:
             for key in [key for key, result in running.items() if result.ready()]:
-                _, curve = running.pop(key).get()
+                _, curve, files = running.pop(key).get()
                 kept.keep(key, curve)
+                kept.keep_files(files)
                 print(f"done   {key}: {_outcome(curve)} in {curve['seconds']} s", flush=True)
             done = kept.read()
             waiting = [job for job in jobs() if job.key not in done and job.key not in running]
@@ -217,8 +235,8 @@ def confirm(kept: Curves, jobs: Sequence[Job], processes: int) -> None:
     for job in jobs:
         shutil.rmtree(kept.folder(job.key), ignore_errors=True)
     with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
-        again = dict(pool.map(_work, jobs, chunksize=1))
-    done = kept.read()
+        found = pool.map(_work, jobs, chunksize=1)
+    done, again = kept.read(), {key: curve for key, curve, _ in found}
     for key, curve in again.items():
         before, after = ({k: v for k, v in c.items() if k not in CIRCUMSTANCE} for c in (done[key], curve))
         if json.loads(json.dumps(after)) != before:
@@ -230,6 +248,8 @@ def confirm(kept: Curves, jobs: Sequence[Job], processes: int) -> None:
     if len(commits) != 1:
         raise SystemExit(f"the runs are of several commits, {', '.join(sorted(commits))}; leave the checkout alone")
     kept.keep(CONFIRMED, {"commit": commits.pop(), "runs": sorted(again)})
+    for _, _, files in found:
+        kept.keep_files(files)
 
 
 def command_line(

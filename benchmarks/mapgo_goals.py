@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.claims import Aim, imported, write
+from benchmarks.claims import Aim, write
 from benchmarks.goal_curves import Arm, Job, Study, named
 from benchmarks.long_runs import Curves, command_line
 from presage.common.curves import steps_ratio, steps_to
@@ -72,7 +72,7 @@ def report() -> None:
     aims = {f"steps_ratio_to_her_{study.name}": Aim(op="<=", value=0.33) for study in STUDIES}
     write(
         "mapgo_goals", figures=figures, seeds=sorted({seed for study in STUDIES for seed in study.seeds}),
-        made=KEPT.made(), depends=imported(),
+        made=KEPT.made(), depends=KEPT.depends(),
         aims={**aims, "fetch_reach_success_5000": Aim(op=">=", value=0.98)},
         notes="Success: goals reached at the end of an episode, interquartile mean over seeds. Thresholds: "
         f"{THRESHOLDS}. One that is not reached counts with the arm's budget, and its ratio is a bound. "

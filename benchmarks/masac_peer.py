@@ -227,7 +227,7 @@ def report() -> None:
         figures |= dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
     peer = runs[PEERS[0]][0]["versions"]
     path = write(
-        "masac_peer", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=[*imported(), *PEER_FILES],
+        "masac_peer", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=[*KEPT.depends(), *PEER_FILES],
         aims={"our_plain_return_minus_peers_best": Aim(op=">=", value=0)},
         versions={f"{name} (peer)": version for name, version in peer.items()},
         notes=f"The peer's best arm is '{best}'. Peer: `.peers/benchmarl/bin/python {PEER_FILES[0]} train --seed SEED "

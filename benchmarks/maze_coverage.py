@@ -13,7 +13,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-from benchmarks.claims import imported, write
+from benchmarks.claims import write
 from benchmarks.goal_curves import named, pictures_of, success
 from benchmarks.long_runs import EPISODES, Curve, Curves, command_line, train_curve
 from presage.common import plugins
@@ -106,7 +106,7 @@ def report() -> None:
                 bands[arm] = band
     plot_curves(bands, KEPT.path.parent.parent / "maze_coverage.png", y_label="share of the maze visited")
     write(
-        "maze_coverage", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=imported(), aims={},
+        "maze_coverage", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=KEPT.depends(), aims={},
         notes=f"Interquartile means over seeds after {STEPS} env steps. {KEPT.origin()}",
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.claims import Aim, imported, write
+from benchmarks.claims import Aim, write
 from benchmarks.long_runs import EPISODES, TUNING_EPISODES, Curve, Curves, command_line, train_curve
 from presage.common import plugins
 from presage.common.curves import SeedCurves, StepsTo, steps_to
@@ -159,7 +159,7 @@ def report() -> None:
         path = KEPT.path.parent.parent / f"mbpo_{task}.png"
         plot_curves({METHODS[method]: curve.band(rng) for method, curve in curves.items()}, path)
     write(
-        "mbpo_mujoco", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=imported(),
+        "mbpo_mujoco", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=KEPT.depends(),
         aims={f"steps_ratio_to_sac_{task.replace('_', '')}": Aim(op="<=", value=AIM) for task in TASKS},
         notes=f"SAC's return after {STEPS['sac']} env steps; MBPO's runs end after {STEPS['mbpo']}; a level that they "
         "never reach counts as one evaluation more than they had, and its ratio is a bound. Swept: "

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.claims import Aim, imported, write
+from benchmarks.claims import Aim, write
 from benchmarks.long_runs import EPISODES, TUNING_EPISODES, Curve, Curves, train_curve, work_through
 from presage.common import plugins
 from presage.common.curves import SeedCurves, steps_to
@@ -141,7 +141,7 @@ def report() -> None:
                 figures |= {f"{task}_remedy_{name}_steps": solved_after(tried, level),
                             f"{task}_remedy_{name}_return": float(np.mean(tried["returns"][-2:]))}  # fmt: skip
     path = write(
-        "mbpo_pendulum", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=imported(),
+        "mbpo_pendulum", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=KEPT.depends(),
         aims={f"steps_ratio_to_sac_{task}": Aim(op="<=", value=0.2) for task in STEPS},
         notes="The ratio is the larger one of SAC's return at 10,000 and at 20,000 env steps. Remedies: env steps on "
         f"seed {TUNING_SEED} until SAC's return there after {MARKS[0]}, less {NEARLY:.0%}, is held ({REMEDY_STEPS}: "

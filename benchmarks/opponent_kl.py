@@ -22,7 +22,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.claims import Aim, imported, write
+from benchmarks.claims import Aim, write
 from benchmarks.long_runs import Curve, Curves, circumstance, command_line
 from presage.common.curves import SeedCurves
 from presage.common.game import Game, GameSpec
@@ -179,7 +179,7 @@ def report() -> None:
     _draw(curves, floors, rng, KEPT.path.parent.parent / "opponent_kl.png")
     write(
         "opponent_kl", figures={"worst_kl_per_dimension": worst, **figures}, seeds=list(SEEDS), made=KEPT.made(),
-        depends=imported(), aims={"worst_kl_per_dimension": Aim(op="<=", value=0.02)},
+        depends=KEPT.depends(), aims={"worst_kl_per_dimension": Aim(op="<=", value=0.02)},
         notes=f"After {SIZES[-1]:,} moments, of which a fifth is held out for early stopping; interquartile means over "
         "seeds, and the worst of all families, worlds and seeds but those of `greedy`. The models are those of all "
         f"other agents that the first one keeps. {KEPT.origin()}",

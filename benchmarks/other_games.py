@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.claims import Aim, imported, write
+from benchmarks.claims import Aim, write
 from benchmarks.long_runs import EPISODES, Curve, Curves, train_curve, work_through
 from presage.common import plugins
 from presage.common.evaluate import RandomActor, evaluate
@@ -117,7 +117,7 @@ def report() -> None:
             figures |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
             aims[f"{name}_low"] = Aim(op=">=", value=0.0)
     write(
-        "other_games", figures=figures, aims=aims, seeds=list(SEEDS), made=KEPT.made(), depends=imported(),
+        "other_games", figures=figures, aims=aims, seeds=list(SEEDS), made=KEPT.made(), depends=KEPT.depends(),
         notes="A gain is the return per episode of trained agents less that of random moves in their place, averaged "
         f"over the side's agents. {KEPT.origin()}",
     )  # fmt: skip

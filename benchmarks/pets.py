@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.claims import Aim, imported, write
+from benchmarks.claims import Aim, write
 from benchmarks.long_runs import EPISODES, Curve, Curves, command_line, train_curve
 from presage.common import plugins
 from presage.common.curves import SeedCurves
@@ -89,7 +89,7 @@ def report() -> None:
     best = CartPoleSwingUp.BEST_KNOWN
     figures |= {"swingup_best_known": best, f"swingup_return_share_{STEPS}": figures[f"swingup_return_{STEPS}"] / best}
     write(
-        "pets", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=imported(),
+        "pets", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=KEPT.depends(),
         aims={f"pendulum_return_{STEPS}": Aim(op=">=", value=-200.0),
               f"swingup_return_share_{STEPS}": Aim(op=">=", value=0.9)},
         notes=f"Interquartile means over seeds. {KEPT.origin()}",

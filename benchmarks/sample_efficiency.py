@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.claims import Aim, imported, write
+from benchmarks.claims import Aim, write
 from benchmarks.long_runs import EPISODES, TUNING_EPISODES, Curve, Curves, train_curve, work_through
 from presage.common import plugins
 from presage.common.curves import SeedCurves, gap_closed, steps_ratio, steps_to
@@ -278,7 +278,7 @@ def report(study: Study) -> None:
         raise SystemExit(f"nothing to report yet: too few finished runs for {', '.join(absent)}")
     path = write(
         study.name, figures=figures, aims=study.aims, seeds=list(SEEDS),
-        made=study.kept.made(), depends=imported(), notes=f"{study.notes} {study.kept.origin()}",
+        made=study.kept.made(), depends=study.kept.depends(), notes=f"{study.notes} {study.kept.origin()}",
     )  # fmt: skip
     plot_curves(
         {arm: curve.band(rng) for arm, curve in curves.items()}, path.with_suffix(".png"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from benchmarks.claims import Aim, imported, write
+from benchmarks.claims import Aim, write
 from benchmarks.long_runs import EPISODES, Curve, Curves, train_curve, work_through
 from presage.common.dyna import DynaConfig
 from presage.common.evaluate import evaluate
@@ -143,7 +143,7 @@ def report() -> None:
         figures |= {f"{name}_return": float(last[name].mean()), f"{name}_runs": len(last[name]),
                     f"{name}_failure_rate": float((last[name] < CLIMBED).mean())}  # fmt: skip
     write(
-        "toy_learning", figures=figures, seeds=list(CLIMBERS), made=KEPT.made(), depends=imported(),
+        "toy_learning", figures=figures, seeds=list(CLIMBERS), made=KEPT.made(), depends=KEPT.depends(),
         aims={"linear_quadratic_loss_over_optimum": Aim(op="<=", value=0.05)},
         notes=f"Losses are shares of the optimum; seeds {list(SEEDS)} but for Climb. {KEPT.origin()}",
     )  # fmt: skip

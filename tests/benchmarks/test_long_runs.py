@@ -66,7 +66,19 @@ def test_only_what_is_left_is_run_and_what_it_opens_follows(kept: Curves) -> Non
         return [Toy("done"), Toy("first"), *([Toy("second")] if "first" in kept.read() else [])]
 
     work_through(kept, jobs, processes=2)
-    assert {key: curve["returns"] for key, curve in kept.read().items()} == {"done": [0], "first": [5], "second": [6]}
+    returns = {key: curve["returns"] for key, curve in kept.read().items() if key != "files"}
+    assert returns == {"done": [0], "first": [5], "second": [6]}
+    assert {"benchmarks/long_runs.py", "common/training.py"} <= {*kept.read()["files"]["paths"]}
+
+
+def test_figures_depend_on_what_runs_and_their_report_imported_and_what_is_still_there(
+    kept: Curves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "method.py").touch()
+    monkeypatch.setattr(long_runs, "imported", lambda: ["benchmarks/confirm.py", "report.py"])
+    kept.keep_files(["method.py"])
+    kept.keep_files(["removed.py", "benchmarks/confirm.py"])
+    assert kept.depends() == ["method.py", "report.py"]
 
 
 def test_nothing_is_started_after_the_last_hour(kept: Curves) -> None:
