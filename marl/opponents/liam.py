@@ -37,7 +37,7 @@ from presage.common.actor_critic import (
     entropy,
     value_targets,
 )
-from presage.common.game import GameError, GameSpec, GoalRule, Kernel, View
+from presage.common.game import GameError, GameSpec, GoalRule, Head, Kernel, View
 from presage.common.on_policy import Chunk, Kept, Memory, OnPolicy, OnPolicyConfig, side_by_side
 from presage.common.streams import Streams
 from presage.marl.opponents.against import Hidden
@@ -191,21 +191,25 @@ class LIAM(nn.Module):
         self.spec, self.config, self.rng = spec, config, rng
         self.policy = LIAMPolicy(spec, config, init_rng).to(device)
         told = config.labels
-        self.others = heads_of(told.choices, len(told.actions))
-        self.teller: nn.Module = nn.Module()
+        self.others: tuple[Head, ...] = ()
+        """what the others do, as one action; where that is decoded"""
+        self.teller: Decoder | Classifier | None = None
         if config.model == "identity":
-            self.teller = Classifier(len(told.identity), config.encoding, init_rng)
+            self.teller = Classifier(len(told.identity), config.encoding, init_rng).to(device)
         elif config.model != "none":
-            self.teller = Decoder(len(told.observations), described(self.others), config.encoding, init_rng)
-        self.teller.to(device)
+            self.others = heads_of(told.choices, len(told.actions))
+            self.teller = Decoder(len(told.observations), described(self.others), config.encoding, init_rng).to(device)
         self.scale = ReturnScale().to(device)
-        encoder, acting = list(self.policy.encoder.parameters()), list(self.policy.actor_critic.parameters())
-        own = encoder if config.model == "none" else []
-        self.optimiser = torch.optim.Adam([*acting, *own], lr=config.numbers.learning_rate)
+        acting: list[nn.Module] = [self.policy.actor_critic]
+        telling: list[nn.Module] = [self.policy.encoder]
+        if self.teller is None:
+            acting, telling = acting + telling, []
+        else:
+            telling.append(self.teller)
+        self.optimiser = torch.optim.Adam(_parameters(acting), lr=config.numbers.learning_rate)
         self.teller_optimiser = (
-            None if config.model == "none"
-            else torch.optim.Adam([*encoder, *self.teller.parameters()], lr=config.encoding.learning_rate)
-        )  # fmt: skip
+            torch.optim.Adam(_parameters(telling), lr=config.encoding.learning_rate) if telling else None
+        )
         self.metrics: dict[str, Tensor] = {}
         """of the last update: both losses by their parts, the policy's entropy in nats, and how often the likeliest of
         the others' choices, or of them, is right"""
@@ -263,19 +267,17 @@ class LIAM(nn.Module):
 
     def _descend(self, chunk: Chunk, target: Tensor) -> None:
         embedding = self.policy.encoder.embed(self.remembered(chunk)[0])
+        self.optimiser.zero_grad()
         loss, self.metrics = self.acting_loss(chunk, embedding, target)
-        for optimiser in (self.optimiser, self.teller_optimiser):
-            if optimiser is not None:
-                optimiser.zero_grad()
         torch.autograd.backward(loss)
-        if self.teller_optimiser is not None:
+        if self.teller is not None and self.teller_optimiser is not None:
+            self.teller_optimiser.zero_grad()
             told, parts = self.telling_loss(chunk, embedding)
             torch.autograd.backward(told)
             self.metrics |= parts
-        limit = self.config.numbers.gradient_clip
-        nn.utils.clip_grad_norm_(self.policy.actor_critic.parameters(), limit)
-        for network in (self.policy.encoder, self.teller):
-            nn.utils.clip_grad_norm_(network.parameters(), self.config.encoding.gradient_clip)
+            nn.utils.clip_grad_norm_(self.teller.parameters(), self.config.encoding.gradient_clip)
+        nn.utils.clip_grad_norm_(self.policy.encoder.parameters(), self.config.encoding.gradient_clip)
+        nn.utils.clip_grad_norm_(self.policy.actor_critic.parameters(), self.config.numbers.gradient_clip)
         self.optimiser.step()
         if self.teller_optimiser is not None:
             self.teller_optimiser.step()
@@ -298,17 +300,22 @@ class LIAM(nn.Module):
     def telling_loss(self, chunk: Chunk, embedding: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """L_ED, or the cross-entropy of who the others are, and its parts; `embedding (T, C, Z)`."""
         obs, told = chunk.rows.obs, self.config.labels
-        if self.config.model == "identity":
+        if isinstance(self.teller, Classifier):
             logits, who = self.teller(embedding), obs[..., list(told.identity)]
             loss = nn.functional.cross_entropy(logits.flatten(0, 1), who.flatten(0, 1))
             right = logits.argmax(-1) == who.argmax(-1)
             return loss, {"identity_loss": loss.detach(), "identity_accuracy": right.float().mean()}
+        assert self.teller is not None
         decoded = self.teller(embedding)
         observed, act = obs[..., list(told.observations)], obs[..., list(told.actions)]
         sees, does = reconstruction_errors(self.others, decoded, observed, act)
         parts = {"observation_loss": sees.detach().mean(), "action_loss": does.detach().mean()}
         if told.choices:
-            pairs = zip(decoded[1].split(told.choices, -1), act.split(told.choices, -1), strict=True)
-            right = torch.stack([one.argmax(-1) == two.argmax(-1) for one, two in pairs])
+            expected, chosen = (torch.split(part, list(told.choices), -1) for part in (decoded[1], act))
+            right = torch.stack([one.argmax(-1) == two.argmax(-1) for one, two in zip(expected, chosen, strict=True)])
             parts["action_accuracy"] = right.float().mean()
         return (sees + does).mean(), parts
+
+
+def _parameters(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
+    return [parameter for module in modules for parameter in module.parameters()]

@@ -180,8 +180,8 @@ class LIAMModel(nn.Module):
         return best | {"updates": float(updates)}
 
     def _errors(self, record: Record, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """In the histories that end at moments `drawn (B,)`: `0.5 ||o_hat - o||^2` and the NLL of what was done, of each
-        other agent `(T, B, N - 1)`, and 1.0 where these count.
+        """In the histories that end at moments `drawn (B,)`: `0.5 ||o_hat - o||^2` and the NLL of what was done, of
+        each other agent `(T, B, N - 1)`, and 1.0 where these count.
         """
         window = record.window(drawn, self.config.length)
         steps = window.valid.shape[1]

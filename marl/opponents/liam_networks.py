@@ -55,7 +55,7 @@ class Encoder(nn.Module):
             inputs: w. rng: draws the weights as torch does, on the CPU.
         """
         super().__init__()
-        self.units = nn.utils.skip_init(nn.LSTMCell, inputs, config.memory)
+        self.units = nn.LSTMCell(inputs, config.memory, device="meta").to_empty(device="cpu")  # drawn below
         bound = 1.0 / math.sqrt(config.memory)
         with torch.no_grad():
             for parameter in self.units.parameters():
@@ -75,7 +75,8 @@ class Encoder(nn.Module):
 
     def embed(self, output: Tensor) -> Tensor:
         """The embedding `(..., Z)` of units that put out `(..., H)`."""
-        return self.head(output.reshape(1, -1, self.memory))[0].view(*output.shape[:-1], -1)
+        found: Tensor = self.head(output.reshape(1, -1, self.memory))
+        return found[0].view(*output.shape[:-1], -1)
 
     def along(self, read: Tensor, units: Units, first: Tensor) -> Units:
         """What is remembered after each of T steps, `(T, B, H)` twice.

@@ -292,8 +292,8 @@ def test_it_is_evaluated_like_any_other_game() -> None:
         def step(self, carry: Carry, view: View, rng: torch.Generator | None) -> tuple[Carry, Tensor]:
             return None, torch.eye(3)[torch.zeros(len(view), dtype=torch.int64)]
 
-    found = [evaluate(against(copies=6), First(), 12, 3).returns for _ in range(2)]
-    assert np.array_equal(*found)
+    one, two = (evaluate(against(copies=6), First(), 12, 3).returns for _ in range(2))
+    assert np.array_equal(one, two)
 
 
 def test_the_particle_games_are_played_by_it() -> None:
