@@ -197,7 +197,7 @@ class Collection:
     def state(self) -> dict[str, Any]:
         """Tensors from which `restore` continues exactly."""
         return {
-            "columns": {name: column[: self._steps].cpu() for name, column in self._columns.items()},
+            "columns": {name: column[: self._steps].to("cpu", copy=True) for name, column in self._columns.items()},
             "kept": {name: part.cpu() for name, part in _each(self._kept).items()},
             "starts": [[part.cpu() for part in memory] for memory in self._starts],
             "memory": None if self._memory is None else [part.cpu() for part in self._memory],
