@@ -78,7 +78,7 @@ class Coins(Rules):
 
     def __init__(
         self, height: int = 8, width: int = 8, *, coins: int = 4, colours: int = 3, distinct: bool = True,
-        centred: bool = False, paid: Paid = "last", episode_limit: int = 40, device: torch.device | str = "cpu",
+        centred: bool = False, paid: Paid = "last", episode_limit: int = 20, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         if height < 1 or width < 1 or coins < 1 or colours < 2:
             raise GameError(

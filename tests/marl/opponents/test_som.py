@@ -405,11 +405,12 @@ class Naming(Rules):
         return (after[:, 4:] == 4).expand(-1, 2)
 
 
-def trained(other: Other, updates: int = 250, seed: int = 0, **changes: Any) -> OnPolicy:
+def trained(other: Other, updates: int = 150, seed: int = 0, **changes: Any) -> OnPolicy:
     rules = Naming()
     config = SOMConfig(
-        other=other, goals=rules.own, acted=rules.acted, reads_acted=False, hidden=(16,), memory=0, steps=2, rate=2.0,
-        numbers=ActorCriticConfig(learning_rate=1e-2), loop=OnPolicyConfig(collect_steps=4, chunk=4),
+        other=other, goals=rules.own, acted=rules.acted, reads_acted=False, hidden=(32, 32), memory=0,
+        steps=2, rate=2.0, numbers=ActorCriticConfig(learning_rate=5e-3, entropy_weight=0.5, discount=0.0),
+        loop=OnPolicyConfig(collect_steps=4, chunk=4),
     )  # fmt: skip
     trainee = replace(config, **changes).build(rules.spec, streams(seed), CPU)
     game, replay = BatchedGame(rules, 32), Replay(rules.spec, 32, 32)

@@ -20,7 +20,7 @@ def network_of(**numbers: Any) -> RoleNetwork:
 
 
 def inputs(*rows: int) -> list[torch.Tensor]:
-    return [torch.randn(*rows, width, generator=generator(width)) for width in (5, 3, 3, 6)]
+    return [torch.randn(*rows, width, generator=generator(seed)) for seed, width in enumerate((5, 3, 3, 6))]
 
 
 @pytest.mark.parametrize("rows", [(4,), (2, 3), (2, 3, 2)])
