@@ -1,0 +1,109 @@
+"""Learners with a model of the others beside the same learners without one, a family at a time, on the smallest task
+that shows what the model is for.
+
+Every arm is an installed scenario as it stands, with the numbers that were chosen on seed 100; five other seeds are
+measured, on other episodes. A family counts as above its baseline where the intervals of their last returns lie apart.
+
+* DRON (experts under a gate, or joined features) and Q-learning without features of the opponent: grid soccer.
+* ROMMEO, PR2, and SAC that takes the others for a part of the world: the max of two quadratics, whose better hill,
+  worth 10, lies behind one worth 0.
+* LIAM, an embedding that learns by rewards alone (NAM), one that is shown everything (FIAM), and one that tells who the
+  others are (CBAM): a short-sighted prey among predators of a pool.
+* SOM, the other's goal given, and no idea of it: coins of hidden goals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from benchmarks.claims import Aim, write
+from benchmarks.long_runs import EPISODES, Curve, Curves, command_line, train_curve
+from presage.common import plugins
+from presage.common.curves import SeedCurves
+from presage.common.report import plot_curves
+
+SEEDS = (0, 1, 2, 3, 4)
+KEPT = Curves("opponent_families")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A model of the others and what it is held against, by the scenarios' names."""
+
+    ours: str
+    baseline: str
+    others: dict[str, str] = field(default_factory=dict)
+    """by what figures call them"""
+
+    @property
+    def arms(self) -> dict[str, str]:
+        """All scenarios, by what is added to the family's name in figures."""
+        return {"": self.ours, "_baseline": self.baseline} | {f"_{name}": own for name, own in self.others.items()}
+
+
+FAMILIES = {
+    "rommeo": Family(ours="two_quadratics_rommeo", baseline="two_quadratics_isac"),
+    "pr2": Family(ours="two_quadratics_pr2", baseline="two_quadratics_isac"),
+    "dron": Family(ours="soccer_dron", baseline="soccer_dqn", others={"concat": "soccer_dron_concat"}),
+    "liam": Family(ours="hunted_liam", baseline="hunted_nam", others={"fiam": "hunted_fiam", "cbam": "hunted_cbam"}),
+    "som": Family(ours="coins_som", baseline="coins_no_model", others={"true_goal": "coins_true_goal"}),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run on one thread of the CPU."""
+
+    scenario: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Its name among the finished runs."""
+        return f"{self.scenario}/{self.seed}"
+
+    def run(self) -> Curve:
+        """Run it, or go on with it, to its end."""
+        scenario = plugins.load("scenario", self.scenario)
+        scenario = replace(
+            scenario, seed=self.seed, threads=1, device="cpu", checkpoint_every=scenario.evaluate_every,
+            keep_checkpoints=1, evaluation_episodes=256, evaluation_seed=EPISODES,
+        )  # fmt: skip
+        return train_curve(scenario, KEPT.folder(self.key))
+
+
+def jobs() -> list[Job]:
+    """All runs, seed by seed."""
+    names = dict.fromkeys(name for family in FAMILIES.values() for name in family.arms.values())
+    return [Job(scenario=name, seed=seed) for seed in SEEDS for name in names]
+
+
+def report() -> None:
+    """Figures, and a picture for every family."""
+    done, rng, figures, above = KEPT.read(), np.random.default_rng(0), dict[str, float](), 0
+    for name, family in FAMILIES.items():
+        bands = {}
+        for arm, scenario in family.arms.items():
+            runs = [done[key] for key in (f"{scenario}/{seed}" for seed in SEEDS) if key in done]
+            if len(runs) < len(SEEDS):
+                raise SystemExit(f"nothing to report yet: {scenario} lacks finished runs")
+            band = SeedCurves.align([(run["env_steps"], run["returns"]) for run in runs]).band(rng)
+            bands[plugins.load("scenario", scenario).label] = band
+            figure = f"{name}{arm}_return"
+            figures |= {figure: float(band.value[-1]), f"{figure}_low": float(band.low[-1]),
+                        f"{figure}_high": float(band.high[-1])}  # fmt: skip
+        figures[f"{name}_env_steps"] = float(next(iter(bands.values())).x[-1])
+        above += figures[f"{name}_return_low"] > figures[f"{name}_baseline_return_high"]
+        plot_curves(bands, KEPT.path.parent.parent / f"opponent_families_{name}.png")
+    write(
+        "opponent_families", figures={"families_above_baseline": float(above), **figures}, seeds=list(SEEDS),
+        made=KEPT.made(), depends=KEPT.depends(), aims={"families_above_baseline": Aim(op=">=", value=4.0)},
+        notes="Returns of the last evaluation, 256 episodes each: interquartile means over seeds. Nothing is swept. "
+        f"{KEPT.origin()}",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    command_line(__doc__, KEPT, jobs, report)
