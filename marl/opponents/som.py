@@ -42,7 +42,7 @@ from torch import Tensor, nn
 
 from presage.common import heads
 from presage.common.actor_critic import ActorCriticConfig, ReturnScale, actor_critic_loss, entropy, value_targets
-from presage.common.game import Game, GameError, GameSpec, GoalRule, Kernel, View
+from presage.common.game import Game, GameError, GameSpec, GoalRule, Kernel, KnownColumn, View
 from presage.common.on_policy import Chunk, Kept, Memory, OnPolicy, OnPolicyConfig, side_by_side
 from presage.common.streams import Streams
 from presage.marl.opponents.som_networks import RoleNetwork
@@ -99,9 +99,10 @@ class SOMConfig:
     goals, always; `predictor`, likewise, but one's memory also learns to predict what the other does"""
     goals: tuple[int, ...] = ()
     """columns of the joint observation that show the agents' goals as one-hot vectors, K of the first agent and then K
-    of the second; each agent reads its own alone"""
+    of the second, each of which reads its own alone; () for those that one agent reads and the other does not"""
     acted: tuple[int, ...] = ()
-    """columns that show the last joint action (A), zeros for who did not act; read by both agents"""
+    """columns that show the last joint action (A), zeros for who did not act, read by both agents; () for those that
+    the game declares known to be copies of it, if there are any"""
     reads_acted: bool = True
     """whether policies read `acted` too; without it, the other's moves are known to inference alone"""
     hidden: tuple[int, ...] = (64, 64)
@@ -171,17 +172,22 @@ class Places:
                 f"SOM takes two agents with the same actions, and goals as columns of what they see; {spec.name!r} has "
                 f"{spec.n} agents and goal_dim={spec.goal_dim}"
             )
-        goals, acted = config.goals, config.acted
-        if not goals or len(goals) % 2:
+        half = len(config.goals) // 2
+        own = (config.goals[:half], config.goals[half:])
+        if not config.goals:
+            mine, theirs = (agent.obs for agent in spec.agents)
+            own = (tuple(k for k in mine if k not in theirs), tuple(k for k in theirs if k not in mine))
+        goals = own[0] + own[1]
+        if not own[0] or len(own[0]) != len(own[1]):
             raise GameError(
-                f"goals={goals} must name columns of {spec.name!r} for the goal of the first agent, and as many for "
-                "that of the second"
+                f"goals={goals} must be columns of {spec.name!r} that show the goal of the first agent, and as many "
+                "for that of the second; name them"
             )
-        width = len(goals) // 2
-        own = (goals[:width], goals[width:])
+        copied = {known.act[0][0]: known.column for known in spec.known if _copies_an_action(known)}
+        acted = config.acted or tuple(copied[k] for k in range(spec.act_dim) if len(copied) == spec.act_dim)
         if len(acted) not in (0, spec.act_dim) or (config.other == "inferred" and not acted):
             raise GameError(
-                f"acted={acted} must name {spec.act_dim} columns of {spec.name!r} that show the last joint action; "
+                f"acted={acted} must name the {spec.act_dim} columns of {spec.name!r} that show the last joint action; "
                 "other='inferred' cannot do without"
             )
         unread = set(goals) | (set() if config.reads_acted else set(acted))
@@ -191,7 +197,7 @@ class Places:
             if hidden:
                 raise GameError(
                     f"agent {agent.name!r} of {spec.name!r} does not see the columns {hidden}: both have to see all "
-                    f"but each other's goal; goals={goals}, acted={acted}"
+                    f"but each other's goal, goals={goals}"
                 )
             told = sorted(set(own[1 - i]) & set(agent.obs))
             if told:
@@ -201,6 +207,11 @@ class Places:
         made = (torch.tensor(part, dtype=torch.int64, device=device) for part in (state, own, acted))
         states, goal, done = made
         return cls(states, goal, done.view(2, -1))
+
+
+def _copies_an_action(known: KnownColumn) -> bool:
+    """Whether a column is one number of the last joint action."""
+    return not known.obs and known.offset == 0.0 and len(known.act) == 1 and known.act[0][1] == 1.0
 
 
 class SOM(nn.Module):
@@ -298,14 +309,23 @@ class SOM(nn.Module):
         config, network = self.config, self.policy
         noise = rng if config.relaxation == "gumbel" else None
         read = network.read(seen[:, self.places.state].flip(1)).detach()
-        mine, did, asked = seen[:, self.places.goal], obs[:, self.places.acted].flip(1), acting.flip(1)
-        allowed = self._flipped(self._legal(legal > 0))
+        mine, did, moved = seen[:, self.places.goal], obs[:, self.places.acted].flip(1), acting.flip(1) > 0
+        if bool(moved.any()):
+            allowed = self._flipped(self._legal(legal > 0))
+            told = [part[moved] for part in (read, mine, other, did)]
+            among = None if allowed is None else allowed[moved]
 
-        def log_prob(goal: Tensor) -> Tensor:
-            parameters, _, _ = network(read, goal, mine, other)
-            return heads.log_prob(self.components, parameters, did, allowed) * asked
+            def log_prob(goal: Tensor) -> Tensor:
+                parameters, _, _ = network(told[0], goal, told[1], told[2])
+                return heads.log_prob(self.components, parameters, told[3], among)
 
-        zeta = infer(log_prob, zeta, steps=config.steps, rate=config.rate, temperature=config.temperature, rng=noise)
+            zeta = zeta.masked_scatter(
+                moved[..., None],
+                infer(
+                    log_prob, zeta[moved], steps=config.steps, rate=config.rate, temperature=config.temperature,
+                    rng=noise,
+                ),
+            )  # fmt: skip
         with torch.no_grad():
             x = network.embed(read, belief(zeta, config.temperature, noise), mine)
             other = torch.where(there[..., None] > 0, network.remember(x, other), other)

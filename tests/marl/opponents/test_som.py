@@ -38,8 +38,7 @@ CPU = torch.device("cpu")
 BOARD: dict[str, Any] = {"height": 2, "width": 4, "coins": 1, "episode_limit": 6}
 RULES = Coins(**BOARD)
 TINY = SOMConfig(
-    goals=RULES.goals[0] + RULES.goals[1], acted=RULES.acted, hidden=(12, 8), memory=6, steps=3, rate=0.7,
-    loop=OnPolicyConfig(collect_steps=8, chunk=4),
+    hidden=(12, 8), memory=6, steps=3, rate=0.7, loop=OnPolicyConfig(collect_steps=8, chunk=4)
 )  # fmt: skip
 OTHERS: list[Other] = ["inferred", "true", "none", "predictor"]
 
@@ -523,14 +522,14 @@ BOXES = GameSpec(name="boxes", agents=(box_agent("a", (0, 1), 1), box_agent("b",
     [
         (ONE, {}, "SOM takes two agents with the same actions.*'one' has 1 agents"),
         (UNLIKE, {}, "SOM takes two agents with the same actions"),
-        (RULES.spec, {"goals": ()}, r"goals=\(\) must name columns of 'coins'"),
-        (RULES.spec, {"goals": GOALS[:5]}, "as many for that of the second"),
-        (RULES.spec, {"goals": GOALS, "acted": RULES.acted[:3]}, "must name 10 columns of 'coins'"),
-        (RULES.spec, {"goals": GOALS, "acted": ()}, "other='inferred' cannot do without"),
-        (RULES.spec, {"goals": GOALS[::-1], "acted": RULES.acted}, "agent 'agent_0' of 'coins' does not see"),
+        (RULES.spec, {"goals": GOALS[:5]}, "must be columns of 'coins' .* as many for that of the second"),
+        (RULES.spec, {"acted": RULES.acted[:3]}, "must name the 10 columns of 'coins'"),
+        (RULES.spec, {"goals": GOALS[3:] + GOALS[:3]}, "agent 'agent_0' of 'coins' does not see"),
+        (OPEN, {"other": "none"}, r"goals=\(\) must be columns of 'open'"),
+        (BOXES, {}, r"acted=\(\) must name the 2 columns of 'boxes'.* other='inferred' cannot do without"),
         (OPEN, {"goals": (1, 2), "other": "none"}, r"agent 'a' of 'open' sees the other's goal, columns \[2\]"),
         (HALF, {"goals": (1, 2), "other": "none"}, r"agent 'a' of 'half' does not see the columns \[3\]"),
-        (BOXES, {"goals": (1, 2), "other": "predictor"}, "other='predictor' takes discrete actions; 'boxes'"),
+        (BOXES, {"other": "predictor"}, "other='predictor' takes discrete actions; 'boxes'"),
     ],
 )
 def test_games_that_do_not_show_what_it_takes_are_refused(
@@ -538,6 +537,17 @@ def test_games_that_do_not_show_what_it_takes_are_refused(
 ) -> None:
     with pytest.raises(GameError, match=message):
         SOMConfig(**numbers).build(spec, streams(0), CPU)
+
+
+def test_columns_are_those_that_the_game_tells_of_unless_named() -> None:
+    found, named = (
+        learner_of(config).places for config in (TINY, replace(TINY, goals=GOALS, acted=RULES.acted))
+    )  # fmt: skip
+    assert found.goal.tolist() == named.goal.tolist() == [list(goal) for goal in RULES.goals]
+    assert found.acted.flatten().tolist() == named.acted.flatten().tolist() == list(RULES.acted)
+    blind = learner_of(replace(TINY, reads_acted=False)).places
+    assert set(found.state[0].tolist()) - set(blind.state[0].tolist()) == set(RULES.acted)
+    assert not set(GOALS) & set(found.state.flatten().tolist())
 
 
 def test_goals_are_tracked_of_those_who_infer_them() -> None:

@@ -15,8 +15,8 @@ CHOICE = (Head(kind="discrete", size=4),)
 
 
 def network_of(**numbers: Any) -> RoleNetwork:
-    own = numbers.pop("own", CHOICE)
-    return RoleNetwork(5, 3, own, generator(0), **{"hidden": (8, 7), "memory": 6} | numbers)
+    given: dict[str, Any] = {"own": CHOICE, "hidden": (8, 7), "memory": 6} | numbers
+    return RoleNetwork(5, 3, rng=generator(0), **given)
 
 
 def inputs(*rows: int) -> list[torch.Tensor]:

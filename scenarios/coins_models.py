@@ -1,0 +1,31 @@
+"""SOM and what it is held against on the coin game, sized for two cores. All arms share everything but what a policy is
+told of the other's goal.
+"""
+
+from __future__ import annotations
+
+from presage.common.actor_critic import ActorCriticConfig
+from presage.common.on_policy import OnPolicyConfig
+from presage.common.scenario import GameConfig
+from presage.marl.opponents.som import Other, SOMConfig
+from presage.scenarios.tasks import Task
+
+BOARD: dict[str, bool | int | float | str] = {
+    "height": 5, "width": 5, "coins": 3, "episode_limit": 12, "paid": "each", "centred": True,
+}  # fmt: skip
+"""so little time that one's own colour alone is not enough: two who know both goals end with 16.5 on average at best,
+and two who take nothing but coins of their own colours with 9.1"""
+
+COINS = Task(
+    game=GameConfig(name="toy/coins", copies=64, options=BOARD), steps=2_000_000, evaluate_every=200_000
+)  # fmt: skip
+"""two agents take turns on a board of coins, and neither sees which colour the other is after"""
+
+
+def som(other: Other) -> SOMConfig:
+    """The network and the numbers, with or without a model of the other's goal; an update after each episode."""
+    return SOMConfig(
+        other=other,
+        numbers=ActorCriticConfig(learning_rate=2e-3, entropy_weight=0.05),
+        loop=OnPolicyConfig(collect_steps=12, chunk=12),
+    )
