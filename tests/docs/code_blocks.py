@@ -28,7 +28,7 @@ from presage.common.cli import main
 NOT_RUN = "# takes minutes: the tests of this page read this block and do not run it"
 TOLERANCE = 0.2
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_WORDS = re.compile(r"(-?\d+(?:\.\d+)?)|[^\s\d]+")
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,11 @@ def _read(block: Block, names: dict[str, Any]) -> None:
     tree = ast.parse(block.text)
     imports: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     _run(Block(block.page, block.line, "python", ast.unparse(ast.Module(imports, []))), names)
-    used = {node.id: type(node.ctx) for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    known = names.keys() | vars(builtins).keys() | {name for name, context in used.items() if context is ast.Store}
-    if used.keys() - known:
-        raise PageError(f"{block.where}: {sorted(used.keys() - known)} are not known by then")
+    named = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    made = {node.id for node in named if isinstance(node.ctx, ast.Store)}
+    unknown = {node.id for node in named} - names.keys() - vars(builtins).keys() - made
+    if unknown:
+        raise PageError(f"{block.where}: {sorted(unknown)} are not known by then")
 
 
 def _run_commands(block: Block, commands: Collection[str]) -> None:
@@ -139,11 +140,12 @@ def _run_commands(block: Block, commands: Collection[str]) -> None:
 
 def alike(said: str, promised: str) -> bool:
     """Whether two prints have equal words, and numbers within `TOLERANCE`."""
-    for one, other in zip_longest(said.split(), promised.split(), fillvalue=""):
-        numbers = [word for word in (one, other) if _NUMBER.fullmatch(word)]
-        if len(numbers) < 2:
-            if one != other:
+    for one, other in zip_longest(_WORDS.finditer(said), _WORDS.finditer(promised)):
+        if one is None or other is None:
+            return False
+        if one[1] is None or other[1] is None:
+            if one[0] != other[0]:
                 return False
-        elif abs(float(one) - float(other)) > TOLERANCE:
+        elif abs(float(one[1]) - float(other[1])) > TOLERANCE:
             return False
     return True

@@ -109,6 +109,13 @@ def test_what_is_judged_is_not_fitted_to(family: Family) -> None:
     assert first.assessment.qualities != second.assessment.qualities
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_lone_agent_is_judged_from_outside(family: Family) -> None:
+    actor = linear(GameSpec(name="lone", obs_dim=2, agents=(discrete_agent("me", (0, 1), 3),)), generator(1))
+    found = fit(played(actor, 10, 3), SMALL[family], truth=actor.predicted).assessment.qualities
+    assert [(quality.ego, quality.agent, quality.moments) for quality in found] == [("me", "me", 6)]
+
+
 def test_opponents_that_were_never_met_are_judged_by() -> None:
     record = played(linear(PAIR, generator(1)), 20, 5, names="abcd")
     found = fit(record, FrequenciesConfig(), held=0.25, by="who")
