@@ -1,6 +1,9 @@
 """The command `presage`: one sentence on standard error and a code other than 0 for whatever cannot be done.
 
 Codes: 2 for what was typed wrongly, 1 for everything else that is refused, 130 and 143 after SIGINT and SIGTERM.
+
+Commands of other packages are entry points of the group `presage.commands`: functions that take what was typed behind
+the name and return the code, and whose docstring begins with what the list of commands says of them.
 """
 
 from __future__ import annotations
@@ -8,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import EntryPoint, entry_points, version
 
 from presage.common.configuration import UsageError
 
@@ -25,6 +28,9 @@ COMMANDS = {
     "doctor": ("doctor:doctor", "check the installation and say how to repair it"),
 }
 """by name, the function that runs it, and what it is for"""
+
+GROUP = "presage.commands"
+"""entry points of commands that are defined elsewhere"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,20 +64,43 @@ def _run(given: list[str]) -> int:
         print(f"presage {version('presage')}")
         return 0
     name, *rest = given
-    if name not in COMMANDS:
+    installed = _installed()
+    if name not in COMMANDS and name not in installed:
         from presage.common.plugins import advice
 
-        raise UsageError(f"no command is called {name!r}; {advice(name, COMMANDS)}")
+        raise UsageError(f"no command is called {name!r}; {advice(name, [*COMMANDS, *installed])}")
     # imported late, so that help and doctor also work where torch does not
-    module, _, function = COMMANDS[name][0].partition(":")
-    command: Callable[[list[str]], int] = getattr(import_module(f"presage.common.{module}"), function)
+    command: Callable[[list[str]], int]
+    if name in COMMANDS:
+        module, _, function = COMMANDS[name][0].partition(":")
+        command = getattr(import_module(f"presage.common.{module}"), function)
+    else:
+        command = installed[name].load()
     return command(rest)
 
 
 def _menu() -> str:
     lines = ["usage: presage COMMAND ...   (presage COMMAND --help tells its options)", ""]
-    lines += [f"  {name:10} {purpose}" for name, (_, purpose) in COMMANDS.items()]
+    purposes = {name: purpose for name, (_, purpose) in COMMANDS.items()}
+    purposes |= {name: _purpose(point) for name, point in _installed().items()}
+    lines += [f"  {name:10} {purpose}" for name, purpose in purposes.items()]
     return "\n".join([*lines, "", "  --version  print the version"])
+
+
+def _installed() -> dict[str, EntryPoint]:
+    """Commands that are defined elsewhere, by name; none of them replaces one of ours."""
+    found = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    return {point.name: point for point in found if point.name not in COMMANDS}
+
+
+def _purpose(point: EntryPoint) -> str:
+    """What a command that is defined elsewhere says of itself in one line; what is broken says why."""
+    try:
+        text: str = point.load().__doc__ or ""
+    except Exception as error:  # another package's defect must not hide all other commands
+        return f"(cannot be loaded: {type(error).__name__}: {error})"
+    line = text.strip().partition("\n")[0]
+    return line[:1].lower() + line[1:]
 
 
 def _expected() -> tuple[type[Exception], ...]:

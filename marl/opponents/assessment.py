@@ -154,6 +154,8 @@ def assess(
 ) -> Assessment:
     """How well a model predicts what was done at moments that it was not fitted to.
 
+    An ego is not judged by what it expects of itself, but in a game of one agent, which is seen from outside.
+
     Args:
         index: `(B,)` the moments; all of the record when None.
         truth: what was played there, from views alone. seed: of the estimates that box actions need.
@@ -176,7 +178,7 @@ def assess(
             own = expected[k * len(part) : (k + 1) * len(part)]
             columns = _columns(own, moments.act, true, rng)
             for agent in range(model.spec.n):
-                if agent != ego:
+                if agent != ego or model.spec.n == 1:
                     acts = moments.view.acting[:, agent]
                     numbers = {name: value[:, agent][acts] for name, value in columns.items()}
                     if not model.spec.agents[agent].discrete:

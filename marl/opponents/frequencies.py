@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -132,8 +132,7 @@ class Frequencies:
         elif self.config.sees == "state":
             columns = range(self.spec.obs_dim)
         read = (obs[:, list(columns)].double() / self.config.resolution).round().long().cpu().numpy()
-        cells = np.ascontiguousarray(np.concatenate([np.zeros((len(read), 1), dtype=np.int64), read], 1))
-        return cells.view(np.dtype((np.void, cells.shape[1] * cells.itemsize))).reshape(-1)
+        return _keys(np.concatenate([np.zeros((len(read), 1), dtype=np.int64), read], 1))
 
     def predicted(self, view: View) -> Predicted:
         """What is expected of all agents; before the first fit anything legal, or a standard normal."""
@@ -169,3 +168,29 @@ class Frequencies:
     def log_prob(self, view: View, act: Tensor) -> Tensor:
         """Log-probability of every agent's slice of `act (B, A)`: `(B, N)`."""
         return self.predicted(view).log_prob(act)
+
+    def state(self) -> dict[str, Any]:
+        """Copies of all counts, by agent, from which `restore` continues exactly."""
+        return {
+            name: {"cells": _cells(table.keys), "counts": table.counts.clone()}
+            for i, name in enumerate(self.spec.names)
+            if (table := self._tables.get(i)) is not None
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self._tables = {
+            self.spec.index(name): _Table(_keys(table["cells"]), table["counts"].clone())
+            for name, table in state.items()
+        }
+
+
+def _keys(cells: NDArray[np.int64]) -> NDArray[np.void]:
+    """Contexts `(C, w)` of whole numbers, each as one value that can be sorted: `(C,)`."""
+    whole = np.ascontiguousarray(cells, dtype=np.int64)
+    return whole.view(np.dtype((np.void, whole.shape[1] * whole.itemsize))).reshape(-1)
+
+
+def _cells(keys: NDArray[np.void]) -> NDArray[np.int64]:
+    """The inverse of `_keys`."""
+    return keys.view(np.int64).reshape(len(keys), keys.dtype.itemsize // 8).copy()

@@ -105,7 +105,8 @@ class Record:
 
     def extend(
         self, observations: Mapping[str, Any], actions: Mapping[str, Any], lengths: Sequence[int], *,
-        who: Sequence[str] | str = UNKNOWN,
+        who: Sequence[str] | str = UNKNOWN, acting: Mapping[str, Any] | None = None,
+        legal: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Whole episodes as arrays.
 
@@ -113,13 +114,21 @@ class Record:
             observations: by agent name `(M, O_i)`, flat, episode after episode.
             actions: by agent name, in the environment's own terms, `(M, ...)`.
             lengths: (E) of the episodes; they sum to M. who: for every episode, or for all.
+            acting: by agent name `(M,)` bool: where an agent acts; its action is not read elsewhere. Everywhere where
+                left out. legal: by agent name `(M, a)` bool: entries of its one-hot action; all where left out.
 
         Raises:
             GameError: arrays that do not fit the game or each other.
         """
         spec, size = self.spec, sum(lengths)
         obs, act = torch.zeros(size, spec.obs_dim), torch.zeros(size, spec.act_dim)
-        acting = torch.zeros(size, spec.n, dtype=torch.bool)
+        acts, allowed = torch.zeros(size, spec.n, dtype=torch.bool), torch.ones(size, spec.act_dim, dtype=torch.bool)
+        for what, flags, varies in (("acting", acting, spec.acting_varies), ("legal", legal, spec.legal_varies)):
+            if flags and not varies:
+                raise GameError(
+                    f"{what} of {sorted(flags)} was given, but {spec.name!r} declares {what}_varies=False; make the "
+                    f"record with Record.of(env, {what}_varies=True)"
+                )
         if observations.keys() != actions.keys():
             raise GameError(f"observations of {sorted(observations)}, but actions of {sorted(actions)}; give both")
         for name in observations:
@@ -132,11 +141,29 @@ class Record:
                     f"lengths={list(lengths)} ask for {wanted} and {size}"
                 )
             obs[:, list(spec.agents[i].obs)] = torch.from_numpy(numbers)
-            slices = [spec.agents[i].from_env(action) for action in actions[name]]
-            act[:, spec.act[i]] = torch.from_numpy(np.stack(slices)) if slices else act[:, spec.act[i]]
-            acting[:, i] = True
-        view = View.of(spec, obs, acting=acting)
+            acts[:, i] = self._flags("acting", acting, name, (size,))
+            allowed[:, spec.act[i]] = self._flags("legal", legal, name, (size, spec.agents[i].width))
+            rows = acts[:, i].nonzero().squeeze(1)
+            slices = [spec.agents[i].from_env(actions[name][row]) for row in rows.tolist()]
+            if slices:
+                act[rows, spec.act[i]] = torch.from_numpy(np.stack(slices))
+            own = act[:, spec.act[i]]
+            wrong = ~(own.abs() <= 1 + 1e-6) | (own != 0) & ~allowed[:, spec.act[i]]
+            if bool(wrong.any()):
+                row = int(wrong.any(1).nonzero()[0])
+                did, space = np.asarray(actions[name][row]).tolist(), spec.agents[i].space
+                raise GameError(f"agent {name!r} did {did} in moment {row}, which is illegal then, or outside {space}")
+        view = View.of(spec, obs, acting=acts, legal=allowed)
         self.extend_moments(Moments(view=view, act=act), lengths, who=who)
+
+    def _flags(self, what: str, given: Mapping[str, Any] | None, name: str, shape: tuple[int, ...]) -> Tensor:
+        """An agent's flags of that shape, all true where none are given."""
+        if given is None or name not in given:
+            return torch.ones(shape, dtype=torch.bool)
+        flags = np.asarray(given[name])
+        if flags.shape != shape or flags.dtype != np.bool_:
+            raise GameError(f"{what} of agent {name!r} must be bool of shape {shape}, got {flags.dtype} {flags.shape}")
+        return torch.from_numpy(flags.copy())
 
     def extend_moments(self, moments: Moments, lengths: Sequence[int], *, who: Sequence[str] | str = UNKNOWN) -> None:
         """Whole episodes of joint rows.
@@ -259,27 +286,30 @@ class Record:
         )  # fmt: skip
 
     def split(
-        self, share: float, rng: torch.Generator, by: Literal["episode", "who"] = "episode"
-    ) -> tuple[Tensor, Tensor]:
+        self, share: float, rng: torch.Generator, by: Literal["episode", "who"] = "episode", *,
+        index: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Moments to fit to and moments to judge by, `(M_1,)` and `(M_2,)`, in order: no episode, or nobody who played,
         is among both.
 
         Args:
             share: of the episodes, or of those who played, that go to the second; in (0, 1).
+            index: the moments to share out, in order; all of them when None.
 
         Raises:
             GameError: fewer than two of them.
         """
         if not 0 < share < 1:
             raise ValueError(f"share={share} must lie in (0, 1)")
-        label = self._columns()[by]
+        index = torch.arange(len(self)) if index is None else index
+        label = self._columns()[by][index]
         kinds = torch.tensor(sorted(set(label.tolist())))
         if len(kinds) < 2:
             raise GameError(f"a split by {by} needs at least two of them, got {len(kinds)}; record more, or split rows")
         second = max(1, min(len(kinds) - 1, round(share * len(kinds))))
         chosen = kinds[torch.randperm(len(kinds), generator=rng)[:second]]
         apart = torch.isin(label, chosen)
-        return (~apart).nonzero().squeeze(1), apart.nonzero().squeeze(1)
+        return index[~apart], index[apart]
 
     # ----------------------------------------------------------------- files
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from presage.common import plugins
-from presage.common.cli import COMMANDS, main
+from presage.common.cli import COMMANDS, GROUP, main
 from presage.common.run import start
 from presage.common.run_folder import RunError, RunFolder
 from presage.common.scenario import GameConfig, Scenario
@@ -203,6 +203,45 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         main(["train", "tiny", "--help"])
     assert not stopped.value.code
     assert "--method.loop.updates-per-step" in capsys.readouterr().out
+
+
+def sing(arguments: Sequence[str]) -> int:
+    """Sing something: presage sing WHAT
+
+    The rest is for those who read the source.
+    """
+    print(*arguments, sep=", ")
+    return 7
+
+
+class Song(EntryPoint):
+    """A command of another package; `silent` cannot be loaded."""
+
+    def load(self) -> Any:
+        if self.name == "silent":
+            raise ImportError("no voice")
+        return sing
+
+
+def test_commands_of_other_packages_are_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    songs = [Song(name, "songs:sing", GROUP) for name in ("silent", "sing", "doctor")]
+    asked: list[str] = []
+
+    def entry_points(*, group: str) -> list[Song]:
+        asked.append(group)
+        return songs
+
+    monkeypatch.setattr("presage.common.cli.entry_points", entry_points)
+    assert run(["sing", "do", "re"], capsys) == (7, "do, re\n", "")
+    assert set(asked) == {"presage.commands"}
+    menu = run(["--help"], capsys)[1].splitlines()
+    assert "  sing       sing something: presage sing WHAT" in menu
+    assert "  silent     (cannot be loaded: ImportError: no voice)" in menu
+    assert sum(line.startswith("  doctor ") for line in menu) == 1, "ours are not replaced"
+    assert "takes no options" in run(["doctor", "--fix"], capsys)[2]
+    assert "did you mean 'sing'" in run(["sign"], capsys)[2]
 
 
 def test_demo_takes_the_next_free_folder(

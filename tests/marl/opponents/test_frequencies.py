@@ -101,3 +101,18 @@ def test_any_game_can_be_counted() -> None:
 def test_numbers_that_make_no_sense_are_refused(change: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FrequenciesConfig(**change)
+
+
+@pytest.mark.parametrize("sees", ["nothing", "opponent", "state"])
+def test_counts_come_back_to_the_bit(sees: Any) -> None:
+    spec = motley()
+    model, again = (Frequencies(spec, FrequenciesConfig(sees=sees, resolution=0.5)) for _ in range(2))
+    again.restore(model.state())
+    seen = Moments.of(random_rows(spec, 60, seed=0))
+    assert torch.equal(again.log_prob(seen.view, seen.act), model.log_prob(seen.view, seen.act))
+    model.fit(seen)
+    assert not torch.equal(again.log_prob(seen.view, seen.act), model.log_prob(seen.view, seen.act))
+    again.restore(model.state())
+    other = Moments.of(random_rows(spec, 60, seed=1))
+    for moments in (seen, other):
+        assert torch.equal(again.log_prob(moments.view, moments.act), model.log_prob(moments.view, moments.act))
