@@ -37,12 +37,13 @@ from torch import Tensor, nn
 from presage.common.dyna import Dyna, DynaConfig
 from presage.common.game import GameSpec, GoalRule, Kernel, Rows
 from presage.common.heads import join_agents
-from presage.common.networks import Activation
 from presage.common.one_batch import rows_of_batch
 from presage.common.streams import Streams
+from presage.marl.actor_critic import ActorCriticConfig
+from presage.marl.deterministic_policy import DeterministicPolicy
 from presage.marl.opponents.annealing import Annealing
-from presage.marl.opponents.pr2_networks import DeterministicPolicy, Reactions
-from presage.marl.opponents.seats import check_rows, judged
+from presage.marl.opponents.pr2_networks import Reactions
+from presage.marl.opponents.seats import check_rows, judged, seats_of
 from presage.marl.opponents.squashed import log_slope
 from presage.marl.opponents.stein import stein_direction
 
@@ -97,19 +98,9 @@ def _real_rows() -> DynaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PR2Config:
+class PR2Config(ActorCriticConfig):
     """PR2-AC for all agents of a game with box actions."""
 
-    hidden: tuple[int, ...] = (100, 100)
-    """widths of the hidden layers of all networks"""
-    activation: Activation = "relu"
-    """after every hidden layer"""
-    learning_rate: float = 1e-2
-    """Adam's step size for policies, samplers and critics; > 0"""
-    discount: float = 0.95
-    """gamma, in [0, 1]"""
-    target_rate: float = 0.01
-    """tau: share of critics and policies that moves into their targets at each update, in (0, 1]"""
     temperature: Annealing = Annealing(end=0.1)  # noqa: RUF009 - it is frozen
     """alpha, in units of reward; its end > 0"""
     noise: Annealing = Annealing(end=0.01, extra=0.49, rate=1e-3)  # noqa: RUF009 - it is frozen
@@ -123,28 +114,13 @@ class PR2Config:
     average: Literal["soft", "plain"] = "soft"
     """what the policy maximises over reactions: `alpha log mean exp(Q / alpha)`, as the released code does, or the mean
     of Q, whose gradient is that of Q_i where the sampler is exact"""
-    shrinkage: float = 1e-3
-    """weight that holds actions near 0 before squashing, without which a policy at a bound never comes back; >= 0"""
-    geometry: bool = True
-    """whether networks read the lengths and directions of the vectors that the game declares as well"""
     loop: DynaConfig = field(default_factory=_real_rows)
     """how much is collected and updated; what it says of fitting and imagining is not read"""
 
     def __post_init__(self) -> None:
-        if self.loop.real_share != 1:
-            raise ValueError(
-                f"loop.real_share={self.loop.real_share} must be 1: nothing is imagined with biased models"
-            )
-        if self.learning_rate <= 0 or self.temperature.end <= 0:
-            raise ValueError(
-                f"learning_rate={self.learning_rate} and temperature.end={self.temperature.end} must be > 0"
-            )
-        if not 0 <= self.discount <= 1 or not 0 < self.target_rate <= 1:
-            raise ValueError(
-                f"discount={self.discount} must lie in [0, 1] and target_rate={self.target_rate} in (0, 1]"
-            )
-        if self.shrinkage < 0:
-            raise ValueError(f"shrinkage={self.shrinkage} must be >= 0")
+        super().__post_init__()
+        if self.temperature.end <= 0:
+            raise ValueError(f"temperature.end={self.temperature.end} must be > 0")
         if self.average not in ("soft", "plain"):
             raise ValueError(f"average={self.average!r} must be 'soft' or 'plain'")
         if self.value_samples < 1 or not 1 <= self.moved <= self.particles - 2:
@@ -192,9 +168,9 @@ class PR2(OffPolicyAlgorithm[DeterministicPolicy]):
             spec: the game. config: the numbers.
             init_rng: draws initial weights, on the CPU. rng: draws the actions inside updates, on `device`.
         """
-        shape = (config.activation, config.geometry)
+        seats, shape = seats_of(spec, "PR2-AC", device), (config.activation, config.geometry)
         super().__init__(policy=DeterministicPolicy(spec, config.hidden, init_rng, rng, *shape, device))
-        self.spec, self.config, self.rng, self.seats = spec, config, rng, self.policy.seats
+        self.spec, self.config, self.rng, self.seats = spec, config, rng, seats
         self.policy.noise.fill_(config.noise.at(0))
         self.critic, self.marginal = (
             nn.ModuleList(seat.critics(spec, rest, config.hidden, init_rng, *shape) for seat in self.seats).to(device)
@@ -228,7 +204,7 @@ class PR2(OffPolicyAlgorithm[DeterministicPolicy]):
     def targets(self, rows: Rows) -> Tensor:
         """`y` of the target policy's action at the next state, by the target critic: (N, B)."""
         view, values = rows.next_view, []
-        own = self.policy.squashed(view, self.policy.unsquashed(view.obs, self.actors_old))
+        own = self.policy.actions(view, self.policy.numbers(view, self.actors_old), None)
         for seat, critic, act in zip(self.seats, self.critic_old, own, strict=True):
             others = seat.acts(view)[1]
             uniform = act.new_empty(*act.shape[:2], self.config.value_samples, seat.rest_width)
@@ -274,8 +250,8 @@ class PR2(OffPolicyAlgorithm[DeterministicPolicy]):
 
         Reactions are held fixed: the gradient of Q_i is the mean of that of Q over rho*.
         """
-        raw, losses = self.policy.unsquashed(rows.obs), []
-        own = self.policy.squashed(rows.view, raw)
+        raw, losses = self.policy.numbers(rows.view), []
+        own = self.policy.actions(rows.view, raw, None)
         with torch.no_grad():
             drawn = self.reactions.sample(rows.obs, own, self.config.value_samples, self.rng)
         for seat, critic, act, before, u in zip(self.seats, self.critic, own, raw, drawn, strict=True):

@@ -30,10 +30,10 @@ from torch import Tensor, nn
 from presage.common.dyna import Dyna, DynaConfig
 from presage.common.game import GameSpec, GoalRule, Kernel, Rows, View
 from presage.common.heads import join_agents
-from presage.common.networks import Activation
 from presage.common.one_batch import rows_of_batch
-from presage.common.replay import Replay
 from presage.common.streams import Streams
+from presage.marl.actor_critic import ActorCriticConfig
+from presage.marl.fresh_rows import FreshRows
 from presage.marl.opponents.annealing import Annealing
 from presage.marl.opponents.rommeo_networks import Prior, ROMMEOPolicy
 from presage.marl.opponents.seats import check_rows, judged, seats_of
@@ -118,49 +118,28 @@ def _real_rows() -> DynaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ROMMEOConfig:
-    """ROMMEO-AC for all agents of a game with box actions."""
+class ROMMEOConfig(ActorCriticConfig):
+    """ROMMEO-AC for all agents of a game with box actions; `shrinkage` is of policies' and of models' means and log
+    sigmas.
+    """
 
-    hidden: tuple[int, ...] = (100, 100)
-    """widths of the hidden layers of all networks"""
-    activation: Activation = "relu"
-    """after every hidden layer"""
-    learning_rate: float = 1e-2
-    """Adam's step size for policies, models, priors and critics; > 0"""
-    discount: float = 0.95
-    """gamma, in [0, 1]"""
-    target_rate: float = 0.01
-    """tau: share of the critics that moves into their targets at each update, in (0, 1]"""
     temperature: Annealing = Annealing(end=0.1)  # noqa: RUF009 - it is frozen
     """alpha, the weight of the policy's entropy, in units of reward; its end > 0"""
     prior_weight: float = 1.0
     """beta, the weight of the model's divergence from the prior, in units of reward; >= 0"""
-    shrinkage: float = 1e-3
-    """weight that holds policies' and models' means and log sigmas near 0; >= 0"""
     prior_shrinkage: float = 1e-3
-    """likewise, of the priors; >= 0"""
+    """weight that holds the priors' means and log sigmas near 0; >= 0"""
     sigma_floor: float = 0.01
     """added to every standard deviation before squashing; >= 0"""
-    geometry: bool = True
-    """whether networks read the lengths and directions of the vectors that the game declares as well"""
     loop: DynaConfig = field(default_factory=_real_rows)
     """how much is collected and updated; what it says of fitting and imagining is not read. The prior learns from as
     many of the newest rows as a batch has"""
 
     def __post_init__(self) -> None:
-        if self.loop.real_share != 1:
-            raise ValueError(
-                f"loop.real_share={self.loop.real_share} must be 1: nothing is imagined with biased models"
-            )
-        if self.learning_rate <= 0 or self.temperature.end <= 0:
-            raise ValueError(
-                f"learning_rate={self.learning_rate} and temperature.end={self.temperature.end} must be > 0"
-            )
-        if not 0 <= self.discount <= 1 or not 0 < self.target_rate <= 1:
-            raise ValueError(
-                f"discount={self.discount} must lie in [0, 1] and target_rate={self.target_rate} in (0, 1]"
-            )
-        low = {"prior_weight": self.prior_weight, "shrinkage": self.shrinkage, "sigma_floor": self.sigma_floor,
+        super().__post_init__()
+        if self.temperature.end <= 0:
+            raise ValueError(f"temperature.end={self.temperature.end} must be > 0")
+        low = {"prior_weight": self.prior_weight, "sigma_floor": self.sigma_floor,
                "prior_shrinkage": self.prior_shrinkage}  # fmt: skip
         for name, value in low.items():
             if value < 0:
@@ -185,18 +164,7 @@ class ROMMEOConfig:
             GameError: the game has one agent, or discrete actions.
         """
         learner = ROMMEO(spec, self, streams("learner", "cpu"), streams("update"), device=device)
-        return FreshPriors(spec, self.loop, learner, learner.policy, streams, device=device)
-
-
-class FreshPriors(Dyna):
-    """`Dyna` on real rows, which lets the priors learn from the newest ones before every update."""
-
-    learner: ROMMEO
-
-    def improve(self, replay: Replay) -> TrainingStats:
-        """One update of the priors, and one of everything else on a fresh batch."""
-        self.learner.fit_prior(replay.rows(replay.latest(self.config.batch_size)))
-        return super().improve(replay)
+        return FreshRows(spec, self.loop, learner, learner.policy, streams, device=device)
 
 
 class _Expected(NamedTuple):
@@ -323,7 +291,12 @@ class ROMMEO(OffPolicyAlgorithm[ROMMEOPolicy]):
 
     # ------------------------------------------------------------ update
 
-    def fit_prior(self, rows: Rows) -> None:
+    @property
+    def newest(self) -> int:
+        """Rows that the priors learn from at a time."""
+        return self.config.loop.batch_size
+
+    def follow(self, rows: Rows) -> None:
         """One step of the priors on the newest rows."""
         loss = self.prior_loss(rows)
         self.prior_optim.step(loss.sum())

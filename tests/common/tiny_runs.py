@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from tianshou.utils.torch_utils import policy_within_training_step
 
 from presage.common import checkpoint
-from presage.common.dyna import DynaConfig
+from presage.common.dyna import Dyna, DynaConfig
 from presage.common.dynamics import EnsembleConfig
+from presage.common.episodic_replay import EpisodicReplay
 from presage.common.fit import FitConfig
+from presage.common.game import Game, Rows
 from presage.common.mbpo import MBPOConfig
 from presage.common.metrics import METRICS_FILE, read_metrics, without_times
+from presage.common.one_batch import OneBatch
+from presage.common.run import resume, start
 from presage.common.scenario import GameConfig, Scenario
 from presage.common.schedules import LengthRamp
 from presage.marl.aorpo import AORPOConfig
@@ -50,6 +56,22 @@ def scenario(method: Any = AORPO, game: GameConfig = PARTICLE, **numbers: Any) -
     return Scenario(name="tiny", game=game, method=method, **(own | numbers))
 
 
+def improve(learner: Any, rows: Rows) -> None:
+    """One update of a tianshou algorithm with exactly these rows."""
+    with policy_within_training_step(learner.policy):
+        learner.update(OneBatch(rows), 0)
+
+
+def played(dyna: Dyna, game: Game, steps: int, *, seed: int = 0) -> EpisodicReplay:
+    """Let `dyna` collect and learn for so many env steps, and return what it collected."""
+    replay, view = EpisodicReplay(game.spec, 100_000, game.copies), game.reset(seed)
+    while dyna.env_steps < steps:
+        rows, view = game.step(dyna.explore(view))
+        replay.extend(rows)
+        dyna.learn(replay, rows)
+    return replay
+
+
 class Interrupted(Exception):
     """What `interrupt` raises in place of a kill."""
 
@@ -64,6 +86,17 @@ def interrupt(phase: str, occurrence: int) -> Callable[[str], None]:
             raise Interrupted
 
     return listen
+
+
+def assert_resumes(tiny: Scenario[Any], folder: Path) -> Path:
+    """A run that is cut off at its ninth update and resumed ends as one that is not, which is returned."""
+    whole, cut = folder / "whole", folder / "cut"
+    start(tiny, whole)
+    with pytest.raises(Interrupted):
+        start(tiny, cut, on_phase=interrupt("update", 9))
+    resume(cut)
+    assert differences(whole, cut) == []
+    return whole
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -18,14 +18,13 @@ from presage.common.agent import load
 from presage.common.ddpg import DDPGConfig
 from presage.common.dqn import DQNConfig
 from presage.common.dyna import Dyna, DynaConfig
-from presage.common.episodic_replay import EpisodicReplay
 from presage.common.game import GameError, GameSpec, Rows
 from presage.common.mbpo import MBPOConfig
 from presage.common.metrics import METRICS_FILE, read_metrics
 from presage.common.parts import Parts
 from presage.common.progress import Progress
 from presage.common.relabel import Pooled
-from presage.common.run import resume, start, train
+from presage.common.run import start, train
 from presage.common.sac import SACConfig
 from presage.common.scenario import GameConfig
 from presage.common.streams import streams
@@ -47,7 +46,7 @@ from presage.gcrl.hindsight import Hindsight, Shares
 from presage.gcrl.learners import GoalLearnerConfig, value_of
 from presage.gcrl.mapgo import MapGoConfig
 from presage.gcrl.relabelling import RelabellingConfig
-from tests.common.tiny_runs import ENSEMBLE, FIT, LOOP, Interrupted, differences, interrupt, scenario
+from tests.common.tiny_runs import ENSEMBLE, FIT, LOOP, assert_resumes, played, scenario
 from tests.common.toy import LinearGame, box_agent
 
 CPU, RULE = torch.device("cpu"), DistanceRule(threshold=0.15)
@@ -80,15 +79,6 @@ BITS = GameConfig(name="toy/bit_flip", copies=4, options={"bits": 5})
 def built(method: Any, rules: World2D) -> Dyna:
     found: Dyna = method.build(rules.spec, streams(0), CPU, None, rules.goal_rule)
     return found
-
-
-def played(dyna: Dyna, game: BatchedGame, steps: int) -> EpisodicReplay:
-    replay, view = EpisodicReplay(game.spec, 1_000, game.copies), game.reset(0)
-    while dyna.env_steps < steps:
-        rows, view = game.step(dyna.explore(view))
-        replay.extend(rows)
-        dyna.learn(replay, rows)
-    return replay
 
 
 def test_hindsight_gives_real_rows_their_goals() -> None:
@@ -165,11 +155,7 @@ def test_one_agent_without_goals_is_mbpo_to_the_bit() -> None:
         torch.manual_seed(0)
         game = LinearGame(spec, copies=2, limit=5)
         dyna = method.build(spec, streams(0), CPU)
-        replay, view = EpisodicReplay(spec, 200, 2), game.reset(0)
-        while dyna.env_steps < 60:
-            rows, view = game.step(dyna.explore(view))
-            replay.extend(rows)
-            dyna.learn(replay, rows)
+        played(dyna, game, 60)
         return [*dyna.policy.parameters(), *dyna.world.ensemble.parameters()]
 
     sac = SACConfig(hidden=(8,))
@@ -192,13 +178,7 @@ def test_one_agent_without_goals_is_mbpo_to_the_bit() -> None:
     ids=["her", "mapgo", "pool", "sac", "dqn", "td3", *SOURCES, "subgoals"],
 )  # fmt: skip
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, method: Any, game: GameConfig) -> None:
-    tiny = scenario(method, game)
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    start(tiny, whole)
-    with pytest.raises(Interrupted):
-        start(tiny, cut, on_phase=interrupt("update", 9))
-    resume(cut)
-    assert differences(whole, cut) == []
+    whole = assert_resumes(scenario(method, game), tmp_path)
     last = read_metrics(whole / METRICS_FILE)[-1]
     assert {"eval/success_rate", "eval/success_once_rate", "eval/goal_distance"} <= last.keys()
     assert ("goal/pursued_success_rate" in last) == (method.goals.source != "game")

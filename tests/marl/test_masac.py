@@ -10,16 +10,15 @@ from typing import Any, Literal
 import pytest
 import torch
 from tianshou.algorithm.modelfree.sac import SAC
-from tianshou.utils.torch_utils import policy_within_training_step
 from torch import Tensor, nn
 
 from presage.common.game import ALL_AGENTS, GameError, GameSpec, Rows, View, concatenate
 from presage.common.learner_state import learner_state, restore_learner
 from presage.common.networks import StackedLinear
-from presage.common.one_batch import OneBatch
 from presage.common.policy import JointPolicy
 from presage.marl.masac import MASAC, AgentRows, MASACConfig, Teammates
 from tests.common.plain_sac import plain_sac, python_returns
+from tests.common.tiny_runs import improve
 from tests.common.toy import box_agent, discrete_agent, generator
 from tests.marl.masac_loop import Loop, where
 from tests.marl.sample_games import (
@@ -33,11 +32,6 @@ from tests.marl.sample_games import (
 
 Gradient = Literal["gumbel", "expectation"]
 Critic = Literal["joint", "own"]
-
-
-def improve(learner: Any, rows: Rows) -> None:
-    with policy_within_training_step(learner.policy):
-        learner.update(OneBatch(rows), 0)
 
 
 def agent_rows(learner: MASAC, rows: Rows) -> tuple[Rows, AgentRows]:

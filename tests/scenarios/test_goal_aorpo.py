@@ -13,7 +13,6 @@ from presage.common.agent import load
 from presage.common.episodic_replay import EpisodicReplay
 from presage.common.game import GameError
 from presage.common.rollout import Answerers
-from presage.common.run import resume, start
 from presage.common.scenario import GameConfig
 from presage.common.streams import streams
 from presage.envs.batched import BatchedGame
@@ -24,28 +23,22 @@ from presage.gcrl.foresight import Foresight
 from presage.gcrl.hindsight import Hindsight, Shares
 from presage.gcrl.relabelling import RelabellingConfig
 from presage.scenarios.goal_aorpo import GoalAORPOConfig
-from tests.common.tiny_runs import AORPO, Interrupted, differences, interrupt, scenario
+from tests.common.tiny_runs import AORPO, assert_resumes, played, scenario
 
 CPU = torch.device("cpu")
 METHOD = GoalAORPOConfig(aorpo=AORPO)
 GAME = GameConfig(name="particle/goal_navigation", copies=4, options={"agents": 2, "episode_limit": 5})
 
 
-def played(method: GoalAORPOConfig, steps: int = 60) -> tuple[Any, EpisodicReplay, ParticleRules]:
+def trained(method: GoalAORPOConfig, steps: int = 60) -> tuple[Any, EpisodicReplay, ParticleRules]:
     rules = ParticleRules(GoalNavigation(agents=2), episode_limit=5)
     dyna = method.build(rules.spec, streams(0), CPU, None, rules.goal_rule)
-    game = BatchedGame(rules, 4)
-    replay, view = EpisodicReplay(rules.spec, 400, 4), game.reset(0)
-    while dyna.env_steps < steps:
-        rows, view = game.step(dyna.explore(view))
-        replay.extend(rows)
-        dyna.learn(replay, rows)
-    return dyna, replay, rules
+    return dyna, played(dyna, BatchedGame(rules, 4), steps), rules
 
 
 @pytest.mark.parametrize(("source", "kind"), [("foresight", Foresight), ("hindsight", Hindsight), ("none", type(None))])
 def test_rows_of_every_kind_are_paid_for_the_goals_they_pursue(source: Any, kind: type) -> None:
-    dyna, replay, rules = played(replace(METHOD, relabelling=RelabellingConfig(source=source)))
+    dyna, replay, rules = trained(replace(METHOD, relabelling=RelabellingConfig(source=source)))
     assert isinstance(dyna.relabel, kind)
     rule = rules.goal_rule
     assert rule is not None
@@ -55,7 +48,7 @@ def test_rows_of_every_kind_are_paid_for_the_goals_they_pursue(source: Any, kind
 
 
 def test_without_relabelling_only_the_games_goals_are_pursued() -> None:
-    dyna, replay, _ = played(replace(METHOD, relabelling=RelabellingConfig(source="none", aims=Shares.of(0))))
+    dyna, replay, _ = trained(replace(METHOD, relabelling=RelabellingConfig(source="none", aims=Shares.of(0))))
     own = replay.rows(replay.all()).desired
     for rows in (dyna.mix(replay), dyna.imagined.rows(dyna.imagined.all())):
         goals = {tuple(sorted(goal)) for goal in rows.desired.view(len(rows), -1).tolist()}
@@ -63,7 +56,7 @@ def test_without_relabelling_only_the_games_goals_are_pursued() -> None:
 
 
 def test_policies_and_opponent_models_read_the_goals() -> None:
-    dyna, replay, rules = played(METHOD)
+    dyna, replay, rules = trained(METHOD)
     window = replay.window(replay.latest(6), 1)
     moved = replace(window.now, desired=window.now.desired + 1.0)
     answerers: Answerers = dyna.answerers
@@ -80,13 +73,7 @@ def test_policies_and_opponent_models_read_the_goals() -> None:
 
 @pytest.mark.parametrize("source", ["foresight", "hindsight"])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, source: Any) -> None:
-    tiny = scenario(replace(METHOD, relabelling=RelabellingConfig(source=source)), GAME)
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    start(tiny, whole)
-    with pytest.raises(Interrupted):
-        start(tiny, cut, on_phase=interrupt("update", 9))
-    resume(cut)
-    assert differences(whole, cut) == []
+    whole = assert_resumes(scenario(replace(METHOD, relabelling=RelabellingConfig(source=source)), GAME), tmp_path)
     assert load(whole).spec.n == 2
 
 

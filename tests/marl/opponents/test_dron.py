@@ -21,13 +21,12 @@ from presage.common.learner_state import learner_state, restore_learner
 from presage.common.metrics import METRICS_FILE, read_metrics
 from presage.common.one_batch import OneBatch
 from presage.common.replay import Replay
-from presage.common.run import resume, start
 from presage.common.scenario import GameConfig
 from presage.common.streams import streams
 from presage.envs.batched import BatchedGame, Rules
 from presage.envs.toy.soccer import ACTION, OPPONENT, STATE, TYPE
 from presage.marl.opponents.dron import DRON, CentredRMSProp, DRONConfig, Network
-from tests.common.tiny_runs import LOOP, Interrupted, differences, interrupt, scenario
+from tests.common.tiny_runs import LOOP, assert_resumes, scenario
 from tests.common.toy import PLAIN, discrete_agent, generator, random_rows
 
 CPU = torch.device("cpu")
@@ -235,12 +234,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     tmp_path: Path, network: Network, label: tuple[int, ...], optimiser: Any
 ) -> None:
     method = replace(SMALL, network=network, state=STATE, opponent=OPPONENT, label=label, optimiser=optimiser)
-    tiny, whole, cut = scenario(method, SOCCER), tmp_path / "whole", tmp_path / "cut"
-    start(tiny, whole)
-    with pytest.raises(Interrupted):
-        start(tiny, cut, on_phase=interrupt("update", 9))
-    resume(cut)
-    assert differences(whole, cut) == []
+    whole = assert_resumes(scenario(method, SOCCER), tmp_path)
     told = read_metrics(whole / METRICS_FILE)[-1].keys()
     assert {"train/loss", "eval/mean_reward"} <= told
     assert ("train/label_accuracy" in told) == bool(label)

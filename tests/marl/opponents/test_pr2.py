@@ -12,14 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tianshou.data import Batch
-from tianshou.utils.torch_utils import policy_within_training_step
 from torch import Tensor, nn
 
-from presage.common.dyna import Dyna, DynaConfig
-from presage.common.game import GameError, GameSpec, Rows, View
-from presage.common.one_batch import OneBatch
-from presage.common.replay import Replay
-from presage.common.run import resume, start
+from presage.common.dyna import DynaConfig
+from presage.common.game import GameError, GameSpec, View
 from presage.common.scenario import GameConfig
 from presage.common.streams import streams
 from presage.envs.batched import BatchedGame
@@ -34,9 +30,10 @@ from presage.marl.opponents.pr2 import (
     soft_target,
 )
 from presage.marl.opponents.stein import stein_direction
-from tests.common.tiny_runs import LOOP, Interrupted, differences, interrupt, scenario
+from tests.common.tiny_runs import LOOP, assert_resumes, improve, played, scenario
 from tests.common.toy import box_agent, discrete_agent, generator
-from tests.marl.sample_games import boxes, one_step_rows, random_rows, random_view, stack
+from tests.marl.sample_games import boxes, one_step_rows, random_rows, random_view
+from tests.marl.seat_loop import SeatLoop
 
 CPU = torch.device("cpu")
 TINY = PR2Config(hidden=(8,), particles=6, value_samples=4, loop=replace(LOOP, real_share=1.0))
@@ -118,31 +115,14 @@ def built(spec: GameSpec, seed: int = 0, **config: Any) -> PR2:
     return learner.double()
 
 
-class Loop:
+class Loop(SeatLoop):
     """The learner agent by agent, with plain networks; the draws are the learner's."""
 
     def __init__(self, learner: PR2) -> None:
-        self.learner, self.spec = learner, learner.spec
-        self.place = {agent: (k, p) for k, seat in enumerate(learner.seats) for p, agent in enumerate(seat.agents)}
         stacks = {"actor": learner.policy.actors, "actor_old": learner.actors_old, "critic": learner.critic,
                   "old": learner.critic_old, "marginal": learner.marginal,
                   "reaction": learner.reactions.networks}  # fmt: skip
-        self.networks: dict[tuple[str, int], nn.Sequential] = {
-            (name, agent): stack(networks, k).member(p)
-            for name, networks in stacks.items() for agent, (k, p) in self.place.items()
-        }  # fmt: skip
-
-    def own(self, agent: int, obs: Tensor) -> Tensor:
-        return obs[:, list(self.spec.obs[agent])]
-
-    def others(self, agent: int) -> list[int]:
-        return [j for j in range(self.spec.n) if j != agent]
-
-    def rest(self, agent: int, act: Tensor) -> Tensor:
-        return torch.cat([act[:, self.spec.act[j]] for j in self.others(agent)], 1)
-
-    def mask(self, agent: int, view: View) -> Tensor:
-        return torch.cat([view.acting[:, [j]].expand(-1, self.spec.agents[j].width) for j in self.others(agent)], 1)
+        super().__init__(learner, stacks)
 
     def q(self, name: str, agent: int, *parts: Tensor) -> Tensor:
         value: Tensor = self.networks[name, agent](torch.cat(parts, 1)).squeeze(1)
@@ -154,7 +134,7 @@ class Loop:
 
     def draws(self, count: int, rows: int, kind: str, seed: int) -> list[Tensor]:
         rng = generator(seed)
-        found = [torch.empty(len(s.agents), rows, count, s.rest_width, dtype=torch.float64) for s in self.learner.seats]
+        found = [torch.empty(len(s.agents), rows, count, s.rest_width, dtype=torch.float64) for s in self.seats]
         return [x.uniform_(-1, 1, generator=rng) if kind == "uniform" else x.normal_(generator=rng) for x in found]
 
     def reaction(self, agent: int, obs: Tensor, act: Tensor, noise: Tensor) -> Tensor:
@@ -211,16 +191,9 @@ def test_samplers_go_where_the_stein_direction_points(flags: bool) -> None:
         moved = torch.stack(particles[:3], 1)
         direction = stein_direction(torch.stack(particles[3:], 1), torch.stack(scores, 1), moved)
         torch.testing.assert_close(losses[agent], -(direction * moved).sum(2).mean())
-        network = loop.networks["reaction", agent]
-        network.zero_grad()
+        loop.networks["reaction", agent].zero_grad()
         torch.autograd.backward(moved, grad_tensors=-direction / (6 * 3))  # the chain rule, by hand
-        for layer, plain in zip(
-            stack(learner.reactions.networks, k).layers, (m for m in network if isinstance(m, nn.Linear)), strict=True
-        ):
-            assert isinstance(layer.weight, Tensor)
-            assert layer.weight.grad is not None
-            assert plain.weight.grad is not None
-            torch.testing.assert_close(layer.weight.grad[p], plain.weight.grad.T)
+        loop.assert_gradients("reaction", agent, learner.reactions.networks)
     assert all(x.grad is None for part in (learner.critic, learner.marginal, learner.policy) for x in part.parameters())
 
 
@@ -243,22 +216,9 @@ def test_policies_climb_the_average_over_reactions_to_what_they_do(average: Any)
         loss = (0.15 * (raw**2).mean(1) - worth).mean()
         torch.testing.assert_close(losses[agent], loss)
         loss.backward()
-        for layer, plain in zip(
-            stack(learner.policy.actors, k).layers,
-            (m for m in loop.networks["actor", agent] if isinstance(m, nn.Linear)),
-            strict=True,
-        ):
-            assert isinstance(layer.weight, Tensor)
-            assert layer.weight.grad is not None
-            assert plain.weight.grad is not None
-            torch.testing.assert_close(layer.weight.grad[p], plain.weight.grad.T)
+        loop.assert_gradients("actor", agent, learner.policy.actors)
     parts = (learner.critic, learner.marginal, learner.reactions)
     assert all(x.grad is None for part in parts for x in part.parameters())
-
-
-def improve(learner: PR2, rows: Rows) -> None:
-    with policy_within_training_step(learner.policy):
-        learner.update(OneBatch(rows), 0)
 
 
 def test_an_update_descends_moves_targets_at_their_rate_and_quietens() -> None:
@@ -363,19 +323,14 @@ def test_nothing_that_is_biased_gives_probabilities_of_what_others_do() -> None:
 # ---------------------------------------------------------------- as a method
 
 
-def played(method: PR2Config, copies: int, steps: int, seed: int) -> Dyna:
-    rules = TwoQuadratics()
-    game, dyna = BatchedGame(rules, copies), method.build(rules.spec, streams(seed), CPU)
-    replay, view = Replay(rules.spec, 100_000, copies), game.reset(seed)
-    while dyna.env_steps < steps:
-        rows, view = game.step(dyna.explore(view))
-        replay.extend(rows)
-        dyna.learn(replay, rows)
-    return dyna
-
-
 def test_the_same_seed_gives_the_same_parameters() -> None:
-    first, again, other = (list(played(TINY, 4, 60, seed).learner.parameters()) for seed in (0, 0, 1))
+    def found(seed: int) -> list[Tensor]:
+        rules = TwoQuadratics()
+        dyna = TINY.build(rules.spec, streams(seed), CPU)
+        played(dyna, BatchedGame(rules, 4), 60, seed=seed)
+        return list(dyna.learner.parameters())
+
+    first, again, other = (found(seed) for seed in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
@@ -389,19 +344,13 @@ def test_the_same_seed_gives_the_same_parameters() -> None:
     ids=["two_quadratics", "cycle"],
 )
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, game: GameConfig) -> None:
-    tiny = scenario(TINY, game)
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    start(tiny, whole)
-    with pytest.raises(Interrupted):
-        start(tiny, cut, on_phase=interrupt("update", 9))
-    resume(cut)
-    assert differences(whole, cut) == []
+    assert_resumes(scenario(TINY, game), tmp_path)
 
 
 def test_what_does_not_suit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"loop.real_share=0\.5 must be 1"):
         PR2Config(loop=DynaConfig(real_share=0.5))
-    with pytest.raises(ValueError, match="learning_rate=0 and temperature"):
+    with pytest.raises(ValueError, match="learning_rate=0 must be > 0"):
         PR2Config(learning_rate=0)
     with pytest.raises(ValueError, match="target_rate=0 in"):
         PR2Config(target_rate=0)

@@ -13,8 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tianshou.utils.torch_utils import policy_within_training_step
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from presage.common.agent import load
@@ -23,18 +22,16 @@ from presage.common.dyna import DynaConfig
 from presage.common.evaluate import first_window
 from presage.common.game import GameError, GameSpec, Rows, View
 from presage.common.ledger import Ledger
-from presage.common.one_batch import OneBatch
 from presage.common.replay import Replay
 from presage.common.rollout import Answerers, branch_rollouts
-from presage.common.run import resume, start
 from presage.common.scenario import GameConfig
 from presage.common.streams import streams
 from presage.envs.batched import BatchedGame, RulesKernel
 from presage.envs.toy import TwoQuadratics, climb
+from presage.marl.fresh_rows import FreshRows
 from presage.marl.opponents.annealing import Annealing
 from presage.marl.opponents.rommeo import (
     ROMMEO,
-    FreshPriors,
     ROMMEOConfig,
     best_answer_values,
     conditional_policy,
@@ -45,9 +42,10 @@ from presage.marl.opponents.rommeo import (
 )
 from presage.scenarios.tasks import TWO_QUADRATICS
 from presage.scenarios.toy_models import rommeo
-from tests.common.tiny_runs import LOOP, Interrupted, differences, interrupt, scenario
+from tests.common.tiny_runs import LOOP, assert_resumes, improve, played, scenario
 from tests.common.toy import box_agent, discrete_agent, generator
 from tests.marl.sample_games import boxes, one_step_rows, random_rows, random_view, stack
+from tests.marl.seat_loop import SeatLoop
 
 CPU = torch.device("cpu")
 TINY = ROMMEOConfig(hidden=(8,), loop=replace(LOOP, real_share=1.0))
@@ -189,27 +187,14 @@ def built(spec: GameSpec, seed: int = 0, **config: Any) -> ROMMEO:
     return learner.double()
 
 
-class Loop:
+class Loop(SeatLoop):
     """The learner agent by agent, with plain networks and torch's own distributions."""
 
     def __init__(self, learner: ROMMEO) -> None:
-        self.learner, self.spec, self.config = learner, learner.spec, learner.config
-        self.place = {agent: (k, p) for k, seat in enumerate(learner.seats) for p, agent in enumerate(seat.agents)}
         stacks = {"policy": learner.policy.actors, "model": learner.policy.models, "prior": learner.prior.networks,
                   "critic": learner.critic, "old": learner.critic_old}  # fmt: skip
-        self.networks: dict[tuple[str, int], nn.Sequential] = {
-            (name, agent): stack(networks, k).member(p)
-            for name, networks in stacks.items() for agent, (k, p) in self.place.items()
-        }  # fmt: skip
-
-    def others(self, agent: int) -> list[int]:
-        return [j for j in range(self.spec.n) if j != agent]
-
-    def rest(self, agent: int, act: Tensor) -> Tensor:
-        return torch.cat([act[:, self.spec.act[j]] for j in self.others(agent)], 1)
-
-    def mask(self, agent: int, view: View) -> Tensor:
-        return torch.cat([view.acting[:, [j]].expand(-1, self.spec.agents[j].width) for j in self.others(agent)], 1)
+        super().__init__(learner, stacks)
+        self.learner, self.config = learner, learner.config
 
     def normal(self, name: str, agent: int, inputs: Tensor) -> Normal:
         mean, log_sigma = self.networks[name, agent](inputs).chunk(2, 1)
@@ -223,17 +208,17 @@ class Loop:
         rng = generator(seed)
         drawn = {}
         for name in ("model", "policy"):
-            widths = [s.rest_width if name == "model" else s.own_width for s in self.learner.seats]
+            widths = [s.rest_width if name == "model" else s.own_width for s in self.seats]
             drawn[name] = [
                 torch.empty(len(s.agents), rows, width, dtype=torch.float64).normal_(generator=rng)
-                for s, width in zip(self.learner.seats, widths, strict=True)
+                for s, width in zip(self.seats, widths, strict=True)
             ]
         return drawn
 
     def terms(self, agent: int, view: View, critic: str, noise: dict[str, list[Tensor]]) -> dict[str, Tensor]:
         """What the formulas are made of, `(B,)` each."""
         k, p = self.place[agent]
-        own, mask = view.obs[:, list(self.spec.obs[agent])], self.mask(agent, view).double()
+        own, mask = self.own(agent, view.obs), self.mask(agent, view).double()
         model, prior = self.normal("model", agent, own), self.normal("prior", agent, own)
         rest = (model.mean + model.stddev * noise["model"][k][p]).tanh() * mask
         policy = self.normal("policy", agent, torch.cat([own, rest], 1))
@@ -248,19 +233,6 @@ class Loop:
 
     def value(self, terms: dict[str, Tensor]) -> Tensor:
         return terms["Q"] - self.learner.alpha * terms["log_pi"] - self.config.prior_weight * terms["kl"]
-
-
-def gradients(network: nn.Sequential) -> list[Tensor]:
-    return [layer.weight.grad.T for layer in network if isinstance(layer, nn.Linear) and layer.weight.grad is not None]
-
-
-def stacked_gradients(networks: nn.ModuleList, place: tuple[int, int]) -> list[Tensor]:
-    found = []
-    for layer in stack(networks, place[0]).layers:
-        assert isinstance(layer.weight, Tensor)
-        assert layer.weight.grad is not None
-        found.append(layer.weight.grad[place[1]])
-    return found
 
 
 @pytest.mark.parametrize("flags", [True, False], ids=["turns", "everybody"])
@@ -298,9 +270,7 @@ def test_targets_losses_and_gradients_are_the_papers_agent_by_agent(flags: bool)
             for network in loop.networks.values():
                 network.zero_grad()
             torch.autograd.backward(loss, retain_graph=True)
-            found = stacked_gradients(networks, loop.place[agent])
-            for one, other in zip(found, gradients(loop.networks[name, agent]), strict=True):
-                torch.testing.assert_close(one, other)
+            loop.assert_gradients(name, agent, networks)
     assert all(p.grad is None for part in (learner.critic, learner.prior) for p in part.parameters())
 
 
@@ -314,13 +284,8 @@ def test_priors_maximise_the_likelihood_of_those_who_act() -> None:
         shrunk = 0.5 * (prior.mean**2 + prior.stddev.log() ** 2).mean(1)
         torch.testing.assert_close(losses[agent], (0.3 * shrunk - each.sum(1)).mean())
     before = losses.detach()
-    learner.fit_prior(rows)
+    learner.follow(rows)
     assert bool((learner.prior_loss(rows) < before).all())
-
-
-def improve(learner: ROMMEO, rows: Rows) -> None:
-    with policy_within_training_step(learner.policy):
-        learner.update(OneBatch(rows), 0)
 
 
 def test_an_update_descends_on_its_losses_and_moves_the_targets_at_their_rate() -> None:
@@ -444,7 +409,7 @@ def test_a_prior_learns_what_the_others_do() -> None:
         return one_step_rows(spec, obs, (obs + 0.3 * torch.randn(256, 2, generator=rng)).tanh())
 
     for _ in range(200):
-        learner.fit_prior(rows())
+        learner.follow(rows())
     held = rows()
     twice = View.of(spec, held.obs.repeat(2, 1))
     found = learner.prior.log_prob(twice, held.act.repeat(2, 1)).sum(1)
@@ -456,15 +421,11 @@ def test_a_prior_learns_what_the_others_do() -> None:
 # ---------------------------------------------------------------- as a method
 
 
-def played(method: ROMMEOConfig, copies: int, steps: int, seed: int) -> FreshPriors:
+def trained(method: ROMMEOConfig, copies: int, steps: int, seed: int) -> FreshRows:
     rules = TwoQuadratics()
-    game, dyna = BatchedGame(rules, copies), method.build(rules.spec, streams(seed), CPU)
-    assert isinstance(dyna, FreshPriors)
-    replay, view = Replay(rules.spec, 100_000, copies), game.reset(seed)
-    while dyna.env_steps < steps:
-        rows, view = game.step(dyna.explore(view))
-        replay.extend(rows)
-        dyna.learn(replay, rows)
+    dyna = method.build(rules.spec, streams(seed), CPU)
+    assert isinstance(dyna, FreshRows)
+    played(dyna, BatchedGame(rules, copies), steps, seed=seed)
     return dyna
 
 
@@ -486,15 +447,15 @@ def test_two_agents_climb_the_higher_hill_of_the_two_quadratics() -> None:
 
 
 def test_the_same_seed_gives_the_same_parameters() -> None:
-    first, again, other = (list(played(TINY, 4, 60, seed).learner.parameters()) for seed in (0, 0, 1))
+    first, again, other = (list(trained(TINY, 4, 60, seed).learner.parameters()) for seed in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 def test_priors_see_the_newest_rows_before_every_update() -> None:
-    dyna = played(TINY, 4, 24, 0)
+    dyna = trained(TINY, 4, 24, 0)
     seen: list[Tensor] = []
-    dyna.learner.fit_prior = lambda rows: seen.append(rows.act)  # type: ignore[method-assign]
+    dyna.learner.follow = lambda rows: seen.append(rows.act)
     replay = Replay(dyna.spec, 1_000, 4)
     rows = one_step_rows(dyna.spec, torch.ones(40, 2), torch.linspace(-1, 1, 40)[:, None].expand(-1, 2))
     replay.extend(rows)
@@ -505,14 +466,7 @@ def test_priors_see_the_newest_rows_before_every_update() -> None:
 @pytest.mark.parametrize("limit", [1, 5], ids=["one_move", "five_moves"])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, limit: int) -> None:
     game = GameConfig(name="toy/two_quadratics", copies=4, options={"episode_limit": limit})
-    tiny = scenario(TINY, game)
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    start(tiny, whole)
-    with pytest.raises(Interrupted):
-        start(tiny, cut, on_phase=interrupt("update", 9))
-    resume(cut)
-    assert differences(whole, cut) == []
-    agent = load(whole)
+    agent = load(assert_resumes(scenario(TINY, game), tmp_path))
     assert agent.act({name: np.ones(1, dtype=np.float32) for name in ("agent_0", "agent_1")}).keys() == {
         "agent_0",
         "agent_1",
@@ -522,7 +476,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, limit: 
 def test_what_does_not_suit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"loop.real_share=0\.5 must be 1"):
         ROMMEOConfig(loop=DynaConfig(real_share=0.5))
-    with pytest.raises(ValueError, match="learning_rate=0 and temperature"):
+    with pytest.raises(ValueError, match="learning_rate=0 must be > 0"):
         ROMMEOConfig(learning_rate=0)
     with pytest.raises(ValueError, match=r"temperature.end=0\.0 must be > 0"):
         ROMMEOConfig(temperature=Annealing(end=0.0, extra=1.0))
@@ -543,4 +497,4 @@ def test_the_released_numbers_are_at_hand() -> None:
     assert official.temperature.at(90) == pytest.approx(0.16, abs=0.005)
     assert (official.loop.warmup_steps, official.loop.batch_size, official.hidden) == (10, 512, (100, 100))
     few = replace(official, loop=replace(official.loop, batch_size=8))
-    assert played(few, 1, 13, 0).updates == 4
+    assert trained(few, 1, 13, 0).updates == 4

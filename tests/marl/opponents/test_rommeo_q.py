@@ -11,14 +11,10 @@ import numpy as np
 import pytest
 import torch
 from tianshou.data import Batch
-from tianshou.utils.torch_utils import policy_within_training_step
 from torch import Tensor
 
 from presage.common.dyna import DynaConfig
 from presage.common.game import GameError, GameSpec, Rows, View
-from presage.common.one_batch import OneBatch
-from presage.common.replay import Replay
-from presage.common.run import resume, start
 from presage.common.scenario import GameConfig
 from presage.common.streams import streams
 from presage.envs.batched import BatchedGame, Rules
@@ -26,7 +22,7 @@ from presage.envs.toy import MatrixGame, TabularGame, climb, low_rank, penalty, 
 from presage.marl.opponents.annealing import Annealing
 from presage.marl.opponents.rommeo import opponent_model, soft_value
 from presage.marl.opponents.rommeo_q import ROMMEOQ, Belief, ROMMEOQConfig
-from tests.common.tiny_runs import LOOP, Interrupted, differences, interrupt, scenario
+from tests.common.tiny_runs import LOOP, assert_resumes, improve, played, scenario
 from tests.common.toy import box_agent, discrete_agent, generator
 from tests.marl.sample_games import boxes, motley, one_step_rows
 
@@ -40,11 +36,6 @@ UNEVEN = GameSpec(
 
 def learner_of(spec: GameSpec, **config: Any) -> ROMMEOQ:
     return ROMMEOQ(spec, ROMMEOQConfig(**config), generator(0))
-
-
-def improve(learner: ROMMEOQ, rows: Rows) -> None:
-    with policy_within_training_step(learner.policy):
-        learner.update(OneBatch(rows), 0)
 
 
 def one_hot(*choices: tuple[int, int]) -> Tensor:
@@ -199,12 +190,8 @@ def test_the_temperature_is_part_of_the_policy() -> None:
 
 def learned(rules: Rules, model: Belief, seed: int, steps: int = 250) -> ROMMEOQ:
     method = ROMMEOQConfig(model=model)
-    game, dyna = BatchedGame(rules, 1), method.build(rules.spec, streams(seed), CPU)
-    replay, view = Replay(rules.spec, 1_000, 1), game.reset(seed)
-    while dyna.env_steps < steps:
-        rows, view = game.step(dyna.explore(view))
-        replay.extend(rows)
-        dyna.learn(replay, rows)
+    dyna = method.build(rules.spec, streams(seed), CPU)
+    played(dyna, BatchedGame(rules, 1), steps, seed=seed)
     assert isinstance(dyna.learner, ROMMEOQ)
     return dyna.learner
 
@@ -266,13 +253,7 @@ def test_every_row_is_counted_once_and_the_same_seed_gives_the_same_tables() -> 
 @pytest.mark.parametrize("name", ["toy/climb", "toy/two_state_pennies"])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, name: str) -> None:
     options: dict[str, Any] = {"episode_limit": 5} if "pennies" in name else {}
-    tiny = scenario(replace(TINY, memory=30.0), GameConfig(name=name, copies=4, options=options))
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    start(tiny, whole)
-    with pytest.raises(Interrupted):
-        start(tiny, cut, on_phase=interrupt("update", 9))
-    resume(cut)
-    assert differences(whole, cut) == []
+    assert_resumes(scenario(replace(TINY, memory=30.0), GameConfig(name=name, copies=4, options=options)), tmp_path)
 
 
 def test_what_does_not_suit_is_refused() -> None:
