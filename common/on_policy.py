@@ -206,11 +206,10 @@ class Collection:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`."""
-        self._columns, self._steps = {}, len(state["starts"]) and len(state["columns"]["obs"])
+        self._columns, self._steps = {}, len(state["columns"].get("obs", ()))
         for name, column in state["columns"].items():
-            self._columns[name] = column.new_zeros(
-                self.config.collect_steps, *column.shape[1:], device=self.device
-            )  # fmt: skip
+            shape = (self.config.collect_steps, *column.shape[1:])
+            self._columns[name] = torch.zeros(shape, dtype=column.dtype, device=self.device)
             self._columns[name][: self._steps] = column.to(self.device)
         kept = {name: part.to(self.device) for name, part in state["kept"].items()}
         self._kept = [{name: part[t] for name, part in kept.items()} for t in range(self._steps)]

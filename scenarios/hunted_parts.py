@@ -35,12 +35,12 @@ def labels(scenario: Hunted) -> Hidden:
 
 def hunted(
     copies: int, workers: int = 0, *, draw: Draw = "uniform", sight: float = Hunted.sight,
-    episode_limit: int = EPISODE_LIMIT, **options: Any,
+    outside: float = Hunted.outside, episode_limit: int = EPISODE_LIMIT, **options: Any,
 ) -> Against:  # fmt: skip
     """The prey's game; see `presage.envs.registry.make`.
 
     Args:
-        draw: as of `presage.marl.opponents.against.Against`. sight, episode_limit, options: of `Hunted` and
+        draw: as of `presage.marl.opponents.against.Against`. sight, outside, episode_limit, options: of `Hunted` and
             `presage.envs.particle.ParticleGame`.
 
     Raises:
@@ -48,6 +48,6 @@ def hunted(
     """
     if workers:
         raise GameError(f"pool/hunted plays all copies at once as tensors; workers={workers} must be 0")
-    scenario = Hunted(sight=sight)
+    scenario = Hunted(sight=sight, outside=outside)
     game = ParticleGame(scenario, copies, episode_limit=episode_limit, **options)
     return Against(game, PREY, pool(scenario, episode_limit), draw=draw)

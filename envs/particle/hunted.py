@@ -1,7 +1,7 @@
 """Tag as LIAM was studied on it: a short-sighted prey gains by company of one predator, and loses by that of more.
 
-Papoudakis, Christianos, Albrecht 2021 (2006.09447), predator-prey, by the released code. What differs: there are no
-walls behind the border that the prey has to keep inside of.
+Papoudakis, Christianos, Albrecht 2021 (2006.09447), predator-prey, by the released code. What differs: the walls that
+keep everybody near have no ends and no thickness.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from presage.common.game import GameError
-from presage.envs.particle.physics import World, WorldState
+from presage.envs.particle.physics import CONTACT_FORCE, TIME_STEP, World, WorldState
 from presage.envs.particle.scenario import Look, alike, at_rest, pair_distance, square, touching, uniform
 from presage.envs.particle.tag import OBSTACLE_SIZE, Tag
 
@@ -21,8 +21,8 @@ SIZE = 0.07
 """radius of predators and prey"""
 NEAR = 4 * SIZE
 """distance of two centres from which they keep each other company: twice the one at which they touch"""
-BORDER, OUTSIDE = 0.99, 10.0
-"""where the prey's arena ends in either coordinate, and what a step outside costs it"""
+BORDER, WALL = 0.99, 1.3
+"""where the prey's arena ends in either coordinate, and where walls stand that push back like other bodies"""
 UNSEEN = -5.0
 """both coordinates of what is out of sight"""
 
@@ -35,11 +35,18 @@ class Hunted(Tag):
 
     sight: float = 0.5
     """of the prey, > 0; `inf` hides nothing"""
+    outside: float = 10.0
+    """what a step outside of its arena costs the prey; >= 0"""
+
+    chances = 1
+    """none is needed, but what a scenario adds to the physics is asked for where a step takes some"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.good != 1 or self.sight <= 0:
-            raise GameError(f"hunted needs one prey, good={self.good}, and sight={self.sight} > 0")
+        if self.good != 1 or self.sight <= 0 or self.outside < 0:
+            raise GameError(
+                f"hunted needs one prey, good={self.good}, sight={self.sight} > 0 and outside={self.outside} >= 0"
+            )
 
     @property
     def name(self) -> str:
@@ -76,6 +83,14 @@ class Hunted(Tag):
         place = square(uniform(copies, 2 * (n + self.obstacles), rng), 0.9)
         return at_rest(self.world, place[:, :n], place[:, n:])
 
+    def happen(self, state: Tensor, chance: Tensor) -> Tensor:
+        """The state `(D, B)` after a step of the physics, with what walls do to whoever overlaps them."""
+        rows = 2 * len(self.world.agents)
+        position, velocity = state[:rows], state[rows : 2 * rows]
+        overlap = (position.abs() + (SIZE - WALL)).clamp_min(0.0)
+        pushed = velocity - TIME_STEP * CONTACT_FORCE * overlap * position.sign()
+        return torch.cat([position, pushed, state[2 * rows :]])
+
     def touches(self, state: Tensor) -> Tensor:
         """`(B, adversaries, 1)` bool: who keeps the prey company."""
         position = self.world.position(state)
@@ -91,4 +106,4 @@ class Hunted(Tag):
         outside = (position[:, -1].abs() > BORDER).any(1)
         far = pair_distance(position[:, :-1], position[:, -1:]).sum((1, 2))
         hunters = (-worth - 0.1 * far)[:, None].expand(-1, self.adversaries)
-        return torch.cat([hunters, (worth - OUTSIDE * outside)[:, None]], 1)
+        return torch.cat([hunters, (worth - self.outside * outside)[:, None]], 1)

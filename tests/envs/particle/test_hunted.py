@@ -59,6 +59,35 @@ def test_outside_costs_ten(place: tuple[float, float], cost: float) -> None:
     assert paid([(-0.8, 0.5), (-0.8, 0.6), (-0.8, 0.7)], place)[3] == cost
 
 
+def test_walls_push_back_by_how_far_they_are_overlapped() -> None:
+    scenario, world = Hunted(), Hunted().world
+    at = [(1.25, 0.0), (1.2, -1.4), (-1.33, 1.23), (0.0, 0.0)]
+    before = state(scenario, at, torch.tensor([[0.5, 0.1]] * 4))
+    packed = world.pack(before, device="cpu", dtype=torch.float64)
+    after = world.unpack(scenario.happen(packed, torch.zeros(1, 1)))
+    assert torch.equal(after.position, before.position)
+    assert torch.equal(after.landmarks, before.landmarks)
+    push = 10.0 * torch.tensor([[0.02, 0.0], [0.0, -0.17], [-0.1, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(after.velocity, before.velocity - push)
+
+
+def test_nobody_gets_far_and_bodies_in_a_corner_stay_apart() -> None:
+    """Everybody runs into one corner, and out of it again."""
+    game = ParticleGame(Hunted(), 32, episode_limit=100)
+    game.reset(0)
+    farthest = 0.0
+    for step in range(80):
+        game.step(torch.eye(5)[[2 + 2 * (step % 2)] * 4].flatten().expand(32, -1))
+        farthest = max(farthest, float(game.world_state().position.amax()))
+    now = game.world_state().position
+    assert bool(now.isfinite().all())
+    assert float(now.mean()) > 0.9
+    assert 1.2 < farthest < 1.45
+    for _ in range(19):
+        game.step(torch.eye(5)[[1] * 4].flatten().expand(32, -1))
+    assert float(game.world_state().position[..., 0].mean()) < 0.3
+
+
 def test_the_prey_does_not_see_far_and_predators_see_everything() -> None:
     agents = [(0.5, 0.5), (0.51, 0.0), (-0.3, -0.6), (0.0, 0.0)]
     scenario, seen, all_seen = Hunted(), placed(agents).obs[0], placed(agents, sight=float("inf")).obs[0]
@@ -114,10 +143,12 @@ def test_starts_are_uniform_and_at_rest() -> None:
 
 
 def test_games_that_do_not_suit_are_refused() -> None:
-    with pytest.raises(GameError, match=r"good=2, and sight=0.5 > 0"):
+    with pytest.raises(GameError, match=r"good=2, sight=0.5 > 0"):
         Hunted(good=2)
     with pytest.raises(GameError, match=r"sight=0.0 > 0"):
         Hunted(sight=0.0)
+    with pytest.raises(GameError, match=r"outside=-1.0 >= 0"):
+        Hunted(outside=-1.0)
     with pytest.raises(GameError, match=r"3 predators by rules=\('prey', 'pray', 'still'\)"):
         Hunters(Hunted(), ("prey", "pray", "still"))
     with pytest.raises(GameError, match=r"2 predators by rules"):
