@@ -15,7 +15,7 @@ from presage.common.parts import Parts
 from presage.common.policy import JointPolicy
 from presage.common.replay import Replay
 from presage.common.run_folder import RunError, RunFolder
-from presage.common.scenario import CONFIG_FILE, read_scenario
+from presage.common.scenario import CONFIG_FILE, OWN_GAME, read_scenario
 from presage.marl.opponents.archive import from_file
 from presage.marl.opponents.assessment import Truth
 from presage.marl.opponents.moments import Moments
@@ -70,6 +70,10 @@ def from_policy(folder: Path | str, episodes: int, seed: int, *, greedy: bool = 
     if episodes < 1:
         raise GameError(f"episodes={episodes} must be >= 1")
     agent, scenario = load(folder, device="cpu"), read_scenario(Path(folder))
+    if scenario.game.name == OWN_GAME:
+        raise GameError(
+            f"{folder} plays an environment without a name, which is not to be had here; take rows='replay'"
+        )
     game = Parts.of(scenario).evaluation_game(scenario.game, episodes)
     record = Record(game.spec)
     try:

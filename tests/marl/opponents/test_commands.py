@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import torch
 
 from presage.common.cli import main
 from presage.common.run import start
-from presage.common.scenario import GameConfig
+from presage.common.scenario import CONFIG_FILE, OWN_GAME, GameConfig
 from presage.marl.opponents import fitting
 from presage.marl.opponents.assessment import assess
 from presage.marl.opponents.behaviour_cloning import BehaviourCloningConfig
@@ -191,6 +192,17 @@ def test_a_runs_rows_are_played_anew_or_those_of_its_replay(runs: Path) -> None:
     again, _ = read(runs / "spread", episodes=8, seed=1, greedy=True)
     assert torch.equal(greedy.moments().act, again.moments().act)
     assert not torch.equal(greedy.moments().act, played.moments().act)
+
+
+def test_a_run_on_an_environment_without_a_name_has_its_replay(
+    runs: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(runs / "spread", "mine")
+    config = elsewhere / "mine" / CONFIG_FILE
+    config.write_text(config.read_text().replace("particle/spread", OWN_GAME))
+    code, _, err = run(["fit", "mine"], capsys)
+    assert (code, "environment without a name" in err, "take rows='replay'" in err) == (1, True, True)
+    assert run(["fit", "mine", "--rows", "replay", *SMALL], capsys)[0] == 0
 
 
 def test_help_needs_no_torch(capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,6 +129,21 @@ def test_splits_take_no_episode_and_no_player_apart(episodes: list[tuple[int, st
         assert len(second)
 
 
+def test_a_part_of_a_record_is_split_by_whole_episodes() -> None:
+    record = filled([3, 2, 4, 1, 5])
+    part = (record.episode != 2).nonzero().squeeze(1)
+    first, second = record.split(0.5, generator(0), index=part)
+    assert sorted([*first.tolist(), *second.tolist()]) == part.tolist()
+    assert {int(k) for k in record.episode[first]}.isdisjoint({int(k) for k in record.episode[second]})
+    assert len({int(k) for k in record.episode[second]}) == 2
+    whole = record.split(0.5, generator(0))
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole, record.split(0.5, generator(0), index=torch.arange(15)), strict=True)
+    )
+    with pytest.raises(GameError, match="a split by episode needs at least two of them, got 1"):
+        record.split(0.5, generator(0), index=part[:3])
+
+
 def test_a_record_comes_back_from_its_file(tmp_path: Path) -> None:
     record = filled([3, 2, 4], ["a", "b", "a"])
     record.save(tmp_path / "seen.npz")
@@ -214,6 +229,10 @@ def test_what_does_not_fit_is_refused() -> None:
         record.extend_moments(record.moments(), [2])
     with pytest.raises(GameError, match=r"observations of shape \(2, 18\) and 3 actions"):
         Record.of(env).extend({"agent_0": np.zeros((2, 18))}, {"agent_0": [0, 1, 2]}, [2])
+    with pytest.raises(GameError, match=r"acting of \['agent_0'\] was given, .* declares acting_varies=False"):
+        Record.of(env).extend(
+            {"agent_0": np.zeros((1, 18))}, {"agent_0": [0]}, [1], acting={"agent_0": np.ones(1, dtype=np.bool_)}
+        )
     soft = Moments(view=record.moments().view, act=0.5 * record.moments().act)
     with pytest.raises(GameError, match="it must be one-hot"):
         Record(record.spec).extend_moments(soft, [1])
