@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -202,11 +204,10 @@ class Loop:
         self.descend(self.critics, critic_losses, self.config.gradient_clip)
         policy_losses = self.policy_losses(rows)
         self.descend(self.actors, policy_losses, self.config.gradient_clip)
-        for old, new in (
-            (self.actors_old, self.actors),
-            (self.critics_old, self.critics),
-            (self.models_old, self.models),
-        ):
+        copies: list[tuple[dict[Any, nn.Sequential], dict[Any, nn.Sequential]]] = [
+            (self.actors_old, self.actors), (self.critics_old, self.critics), (self.models_old, self.models)
+        ]  # fmt: skip
+        for old, new in copies:
             for key, network in new.items():
                 for follower, leader in zip(old[key].parameters(), network.parameters(), strict=True):
                     follower.data += self.config.target_rate * (leader.data - follower.data)
