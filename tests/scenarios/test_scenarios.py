@@ -13,6 +13,7 @@ from presage.common import plugins
 from presage.common.dyna import Dyna
 from presage.common.evaluate import RandomActor, evaluate, first_window
 from presage.common.parts import Parts, build
+from presage.common.replay import Replay
 from presage.common.scenario import Scenario, read_scenario, write_scenario
 from presage.common.streams import streams
 
@@ -79,14 +80,16 @@ def test_true_dynamics_are_those_of_the_game(name: str) -> None:
     game = Parts.of(scenario).training_game(scenario.game)
     kernel = plugins.load("kernel", scenario.kernel)(game.spec, scenario.game.options, torch.device("cpu"))
     rng, view = torch.Generator().manual_seed(0), game.reset(0)
+    replay = Replay(game.spec, 20 * game.copies, game.copies)
     for _ in range(20):
-        act = game.spec.random_action(view.acting, view.legal, rng)
-        window = first_window(game.spec, view)
-        _, outcome = kernel.step(kernel.init(window, torch.zeros(len(view)), rng), view, act, rng)
-        rows, view = game.step(act)
-        torch.testing.assert_close(outcome.after.obs, rows.next_obs, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(outcome.reward, rows.reward, atol=1e-4, rtol=1e-4)
-        assert torch.equal(outcome.terminated, rows.terminated)
+        rows, view = game.step(game.spec.random_action(view.acting, view.legal, rng))
+        replay.extend(rows)
+    index = replay.all()
+    rows, window = replay.rows(index), replay.window(index, game.spec.frames)
+    _, outcome = kernel.step(kernel.init(window, torch.zeros(len(rows)), rng), rows.view, rows.act, rng)
+    torch.testing.assert_close(outcome.after.obs, rows.next_obs, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(outcome.reward, rows.reward, atol=1e-4, rtol=1e-4)
+    assert torch.equal(outcome.terminated, rows.terminated)
 
 
 def test_options_reach_references_and_kernels() -> None:
