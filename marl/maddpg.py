@@ -221,7 +221,7 @@ class MADDPG(OffPolicyAlgorithm[DeterministicPolicy]):
             rng = self.rng if drawn else None
             told = self.models.joint(view[index.reshape(-1)], old=target, rng=rng).view(*index.shape, -1)
             found = [told[list(group.agents)] for group in self.groups]
-        if not target:  # box actions were done; only models have to say what they will be
+        if self.models is None or not target:  # box actions are known; only models have to say what they will be
             found = [torch.where(self.box, mine, others) for mine, others in zip(done, found, strict=True)]
         own = [_own(group.act, mine) for group, mine in zip(self.groups, done, strict=True)]
         return [with_own(group, others, mine) for group, others, mine in zip(self.groups, found, own, strict=True)]

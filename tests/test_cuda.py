@@ -15,7 +15,8 @@ from presage.common.scenario import Scenario
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 
-SCENARIOS = ("spread_aorpo", "spread_masac", "spread_continuous_aorpo", "tag_aorpo", "pendulum_mbpo", "pendulum_sac")
+SCENARIOS = ("spread_aorpo", "spread_masac", "spread_continuous_aorpo", "tag_aorpo", "pendulum_mbpo", "pendulum_sac",
+             "spread_maddpg", "speaker_listener_maddpg_inferred")  # fmt: skip
 
 
 def short(name: str, steps: int = 560) -> Scenario[Any]:

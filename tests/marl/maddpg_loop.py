@@ -232,13 +232,13 @@ class Loop:
                     mean, log_sigma = numbers.chunk(2, 1)
                     log_p = self.density(own.clamp(-1 + 1e-6, 1 - 1e-6).atanh(), mean, log_sigma)
                     entropy = -self.density(mean + log_sigma.exp() * noise[ego, agent][0], mean, log_sigma)
-                nll[ego, agent] = float(-log_p[busy].mean())
-                entropies[ego, agent] = float(entropy[busy].mean())
+                nll[ego, agent] = float(-log_p[busy].detach().mean())
+                entropies[ego, agent] = float(entropy[busy].detach().mean())
                 losses.append(-(log_p + bonus * entropy)[busy].mean())
         self.descend(self.models, losses, self.config.inference.gradient_clip)
         return nll, entropies
 
     def density(self, u: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
         normal = torch.distributions.Normal(mean, log_sigma.exp()).log_prob(u)  # type: ignore[no-untyped-call]
-        found: Tensor = (normal).sum(1) - (1 - u.tanh() ** 2 + 2.0**-23).log().sum(1)
+        found: Tensor = normal.sum(1) - (1 - u.tanh() ** 2 + 2.0**-23).log().sum(1)
         return found

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tianshou.algorithm.modelfree.ddpg import ContinuousDeterministicPolicy
 from tianshou.data import Batch
 from torch import Tensor
 
@@ -23,14 +24,16 @@ from presage.common.metrics import METRICS_FILE, read_metrics
 from presage.common.replay import Replay
 from presage.common.scenario import GameConfig
 from presage.common.streams import streams
-from presage.envs.batched import BatchedGame, Rules
+from presage.common.worlds import GivenWorld
+from presage.envs.batched import BatchedGame, Rules, RulesKernel
 from presage.envs.toy import MatrixGame, TwoQuadratics
+from presage.marl.aorpo import AdaptiveOpponents
 from presage.marl.fresh_rows import FreshRows
 from presage.marl.maddpg import MADDPG, Inferring, MADDPGConfig
 from presage.marl.masac import AgentRows
 from presage.marl.opponents.annealing import Annealing
 from presage.marl.opponents.policy_inference import PolicyInferenceConfig
-from tests.common.tiny_runs import LOOP, PARTICLE, assert_resumes, improve, played, scenario
+from tests.common.tiny_runs import AORPO, LOOP, PARTICLE, assert_resumes, improve, played, scenario
 from tests.common.toy import box_agent, discrete_agent, generator
 from tests.marl.maddpg_loop import Loop
 from tests.marl.sample_games import Egos, boxes, motley, one_step_rows, random_rows, random_view, stack
@@ -74,17 +77,27 @@ def parameters(learner: MADDPG) -> list[Tensor]:
 # ---------------------------------------------------------------- DDPG
 
 
-def test_one_agent_with_box_actions_is_ddpg() -> None:
+def test_one_agent_with_box_actions_is_ddpg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ContinuousDeterministicPolicy, "_compile", staticmethod(lambda: None))  # takes too long
     spec = GameSpec(name="one", agents=(box_agent("a", range(5), 3),), obs_dim=5, terminates=True)
     numbers = DDPGConfig(
         hidden=(16, 8), learning_rate=3e-3, critic_rate=3e-3, discount=0.97, target_rate=0.02, target_every=1,
         action_penalty=0.0,
     )  # fmt: skip
-    theirs = build_ddpg(spec, numbers, generator(1))[0].double()
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        compare_with_ddpg(spec, numbers)
+    finally:
+        torch.set_default_dtype(previous)
+
+
+def compare_with_ddpg(spec: GameSpec, numbers: DDPGConfig) -> None:
+    theirs = build_ddpg(spec, numbers, generator(1))[0]
     config = MADDPGConfig(
         hidden=(16, 8), learning_rate=3e-3, discount=0.97, target_rate=0.02, shrinkage=0.0, gradient_clip=None
     )
-    ours = MADDPG(spec, config, generator(1), generator(2)).double()
+    ours = MADDPG(spec, config, generator(1), generator(2))
     for step in range(50):
         rows = random_rows(spec, 32, seed=step, dtype=torch.float64)
         for learner in (theirs, ours):
@@ -93,7 +106,7 @@ def test_one_agent_with_box_actions_is_ddpg() -> None:
              (ours.actors_old, theirs.actor_old), (ours.critic_old, theirs.critic_old))  # fmt: skip
     for mine, other in pairs:
         for one, two in zip(mine.parameters(), other.parameters(), strict=True):
-            torch.testing.assert_close(one, two, rtol=0, atol=1e-9)
+            torch.testing.assert_close(one, two, rtol=0, atol=1e-11)
 
 
 # ---------------------------------------------------------------- a loop over agents
@@ -429,6 +442,22 @@ def test_models_see_the_newest_rows_before_every_update() -> None:
     dyna.improve(replay)
     assert torch.equal(seen[0], act[-8:])
     assert type(collected(TINY, rules, copies=4, steps=24)) is Dyna
+
+
+def test_it_learns_from_branches_that_single_egos_imagined() -> None:
+    rules = TwoQuadratics(episode_limit=5)
+    learner = MADDPG(rules.spec, replace(TINY, policies="inferred"), generator(0), generator(1))
+    dyna = FreshRows(
+        rules.spec, LOOP, learner, learner.policy, streams(0), world=GivenWorld(RulesKernel(rules)),
+        opponents=AdaptiveOpponents(AORPO, rules.spec, streams(0), CPU),
+    )  # fmt: skip
+    before = parameters(learner)
+    replay = played(dyna, BatchedGame(rules, 4), 60)
+    assert set(dyna.mix(replay).ego.tolist()) == {-1, 0, 1}
+    assert learner.updates == dyna.updates > 0
+    after = parameters(learner)
+    assert all(bool(now.isfinite().all()) for now in after)
+    assert not any(torch.equal(was, now) for was, now in zip(before, after, strict=True) if was.ndim > 1)
 
 
 @pytest.mark.parametrize("policies", ["true", "inferred"])
