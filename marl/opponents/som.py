@@ -295,7 +295,11 @@ class SOM(nn.Module):
         """z~ of both agents, `(B, N, K)`."""
         if self.config.other == "true":
             return obs[:, self.places.goal].flip(1)
-        return belief(zeta, self.config.temperature, rng if self.config.relaxation == "gumbel" else None)
+        return belief(zeta, self.config.temperature, self._noise(rng) if self.infers else None)
+
+    def _noise(self, rng: torch.Generator | None) -> torch.Generator | None:
+        """What draws the noise of G, None where there is none."""
+        return rng if self.config.relaxation == "gumbel" else None
 
     def _watch(
         self, zeta: Tensor, other: Tensor, last: Sequence[Tensor], obs: Tensor, rng: torch.Generator | None
@@ -307,7 +311,7 @@ class SOM(nn.Module):
         """
         seen, acting, legal, there = last
         config, network = self.config, self.policy
-        noise = rng if config.relaxation == "gumbel" else None
+        noise = self._noise(rng)
         read = network.read(seen[:, self.places.state].flip(1)).detach()
         mine, did, moved = seen[:, self.places.goal], obs[:, self.places.acted].flip(1), acting.flip(1) > 0
         if bool(moved.any()):
