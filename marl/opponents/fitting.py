@@ -104,6 +104,8 @@ def fit(
     stream = streams(seed)
     rest, judged = record.split(held, stream("judged"), by)
     model = _build(record.spec, config, ego, stream("weights"))
+    if not isinstance(config, HistoryCloningConfig) and config.window is not None:
+        rest = rest[-config.window :]  # all that a fit would read
     watched = rest[:0]
     if isinstance(model, Frequencies):
         model.fit(record.moments(rest))

@@ -93,6 +93,13 @@ def test_whole_episodes_are_judged_watched_and_fitted_to(family: Family, monkeyp
     assert sorted(record.step[judged[0]].tolist()) == sorted([*range(6)] * 3), "whole episodes"
 
 
+@pytest.mark.parametrize("family", ["behaviour_cloning", "frequencies"])
+def test_moments_that_a_window_leaves_out_are_not_counted(family: Family) -> None:
+    config: Any = replace(SMALL[family], window=20)
+    found = fit(motley_record(), config, ego=1, held=0.3)
+    assert found.moments["fitted"] + found.moments["watched"] == 20
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_judged_is_not_fitted_to(family: Family) -> None:
     """Actions of judged episodes may be anything: the model stays the same, and is judged otherwise."""
