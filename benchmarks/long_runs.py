@@ -33,8 +33,8 @@ from presage.common.scenario import Scenario
 from presage.common.training import Training
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIRM = "benchmarks/confirm.py"
-"""which makes runs again, and moves no figure"""
+STARTS = {"benchmarks/confirm.py", "common/cli.py"}
+"""files that start runs, and move no figure"""
 CONFIRMED = "confirmed"
 """the entry among finished runs that tells which of them were made again"""
 FILES = "files"
@@ -84,7 +84,7 @@ class Curves:
         which reports them.
         """
         known = self.read().get(FILES, {"paths": []})["paths"]
-        return sorted({*imported(), *(path for path in known if (ROOT / path).is_file())} - {CONFIRM})
+        return sorted({*imported(), *(path for path in known if (ROOT / path).is_file())} - STARTS)
 
     def folder(self, key: str) -> Path:
         """Where the run of that key is while it is under way."""

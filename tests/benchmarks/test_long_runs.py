@@ -77,7 +77,7 @@ def test_figures_depend_on_what_runs_and_their_report_imported_and_what_is_still
     (tmp_path / "method.py").touch()
     monkeypatch.setattr(long_runs, "imported", lambda: ["benchmarks/confirm.py", "report.py"])
     kept.keep_files(["method.py"])
-    kept.keep_files(["removed.py", "benchmarks/confirm.py"])
+    kept.keep_files(["removed.py", "benchmarks/confirm.py", "common/cli.py"])
     assert kept.depends() == ["method.py", "report.py"]
 
 
