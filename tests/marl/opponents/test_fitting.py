@@ -95,8 +95,8 @@ def test_whole_episodes_are_judged_watched_and_fitted_to(family: Family, monkeyp
 
 @pytest.mark.parametrize("family", ["behaviour_cloning", "frequencies"])
 def test_moments_that_a_window_leaves_out_are_not_counted(family: Family) -> None:
-    config: Any = replace(SMALL[family], window=20)
-    found = fit(motley_record(), config, ego=1, held=0.3)
+    config: Any = SMALL[family]
+    found = fit(motley_record(), replace(config, window=20), ego=1, held=0.3)
     assert found.moments["fitted"] + found.moments["watched"] == 20
 
 
