@@ -191,8 +191,8 @@ class HistoryCloning(nn.Module):
         """Fit to what was done, every network with the best weights it had on the held-out moments.
 
         Args:
-            rng: draws the histories. index: moments to fit to; all when None. held: moments to judge by, out of other
-                episodes; None: those of a fifth of the episodes, which are then not fitted to.
+            rng: draws the histories. index: moments to fit to; all when None. held: moments to stop by, out of other
+                episodes; None: those of a fifth of the episodes in `index`, which are then not fitted to.
 
         Returns:
             the mean held-out NLL by agent name, and the gradient steps as "updates".
@@ -203,8 +203,7 @@ class HistoryCloning(nn.Module):
         if record.spec != self.spec:
             raise GameError(f"the models are of {self.spec.name!r} as it was, the record of {record.spec.name!r}")
         if held is None:
-            first, held = record.split(0.2, rng)
-            index = first if index is None else index[torch.isin(index, first)]
+            index, held = record.split(0.2, rng, index=index)
         index = torch.arange(len(record)) if index is None else index
         if not len(index) or not len(held):
             raise GameError(f"{len(index)} moments to fit to and {len(held)} held out; both need some")

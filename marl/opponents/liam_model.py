@@ -135,8 +135,8 @@ class LIAMModel(nn.Module):
         """Fit to what was seen and done; the networks end with the weights that were best on the held-out moments.
 
         Args:
-            rng: draws the histories. index: moments to fit to; all when None. held: moments to judge by, out of other
-                episodes; None: those of a fifth of the episodes, which are then not fitted to.
+            rng: draws the histories. index: moments to fit to; all when None. held: moments to stop by, out of other
+                episodes; None: those of a fifth of the episodes in `index`, which are then not fitted to.
 
         Returns:
             the mean held-out NLL by the name of each other agent; "observations", the mean held-out error
@@ -148,8 +148,7 @@ class LIAMModel(nn.Module):
         if record.spec != self.spec:
             raise GameError(f"the model is of {self.spec.name!r} as it was, the record of {record.spec.name!r}")
         if held is None:
-            first, held = record.split(0.2, rng)
-            index = first if index is None else index[torch.isin(index, first)]
+            index, held = record.split(0.2, rng, index=index)
         index = torch.arange(len(record)) if index is None else index
         if not len(index) or not len(held):
             raise GameError(f"{len(index)} moments to fit to and {len(held)} held out; both need some")

@@ -153,3 +153,18 @@ def test_what_does_not_suit_is_refused() -> None:
                             ({"gradient_clip": 0.0}, "gradient_clip=0.0 must be > 0")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             HistoryCloningConfig(**change)
+
+
+def test_moments_that_are_left_out_play_no_part_in_when_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    record, models, seen = echo(30, 5, 0), model(updates=4, evaluate_every=2), list[Tensor]()
+    index = (record.episode < 10).nonzero().squeeze(1)
+    look = models._likelihoods
+
+    def noted(record: Record, held: Tensor) -> Tensor:
+        seen.append(held)
+        return look(record, held)
+
+    monkeypatch.setattr(models, "_likelihoods", noted)
+    models.fit(record, generator(1), index=index)
+    assert len(seen) > 1
+    assert bool(torch.isin(torch.cat(seen), index).all())
