@@ -142,12 +142,12 @@ class _Watched(Training):
 
 def train_curve(
     scenario: Scenario[Any], path: Path, enough: float = float("inf"),
-    finish: Callable[[Training], Mapping[str, Any]] = lambda training: {},
+    finish: Callable[[Training], Mapping[str, Any]] = lambda training: {}, parts: Parts | None = None,
 ) -> Curve:  # fmt: skip
     """Run a scenario in `path`, or go on with it there, to its end or to two evaluations in a row of `enough`.
 
     Args:
-        finish: what else to keep of the trained run.
+        finish: what else to keep of the trained run. parts: as of `Training`; None: what is installed.
 
     Raises:
         CircumstancesError: the run was begun with other code, threads or versions; delete it to begin again.
@@ -155,7 +155,7 @@ def train_curve(
     if path.exists() and RunFolder(path).newest() is None:
         shutil.rmtree(path)
     run = RunFolder(path) if path.exists() else RunFolder.create(path, scenario)
-    training = _Watched(scenario, Parts.of(scenario))
+    training = _Watched(scenario, parts or Parts.of(scenario))
     training.enough = enough
     tree = run.newest()
     if tree is not None:

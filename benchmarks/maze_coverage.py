@@ -1,11 +1,13 @@
 """How much of a maze a run has been in by which env step, from a single start: sources of goals beside the game's own.
 
 PointMaze's large maze with one start and seven goals, cut after 300 steps; the learner is hindsight's on real rows, the
-same for all. Coverage is the share of the maze's free cells, cut into quarters, that the ball has been in.
+same for all, but for `foreseen subgoals`, which need a model and learn from its branches as well. Coverage is the share
+of the maze's free cells, cut into quarters, that the ball has been in.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,9 @@ from presage.common.report import plot_curves
 from presage.common.training import Training
 from presage.gcrl.goals.choice import GoalsConfig
 from presage.gcrl.goals.goal_gan import GoalGANConfig
-from presage.scenarios.goal_models import LONG_WAYS, in_a_maze
+from presage.gcrl.goals.hindsight_goals import HindsightGoalsConfig
+from presage.gcrl.goals.subgoals import ForeseenSubgoalsConfig
+from presage.scenarios.goal_models import LONG_WAYS, in_a_maze, point_maze_mapgo
 
 LOW, HIGH = (-5.5, -4.0), (5.5, 4.0)
 """the box of goals: the maze with its walls"""
@@ -35,6 +39,8 @@ ARMS = {
     "Skew-Fit": GoalsConfig(source="maximum_entropy", maximum_entropy=replace(LONG_WAYS, power=-1.0)),
     "intermediate": GoalsConfig(source="intermediate"),
     "GoalGAN": GoalsConfig(source="goal_gan", low=LOW, high=HIGH, goal_gan=GoalGANConfig(rounds=20)),
+    "HGG": GoalsConfig(source="hindsight", reach=math.dist(LOW, HIGH), hindsight=HindsightGoalsConfig(discount=0.99)),
+    "foreseen subgoals": GoalsConfig(source="subgoals", subgoals=ForeseenSubgoalsConfig(length=50)),
 }
 """sources by label; all but the game's wander on from their goals"""
 SEEDS, STEPS, EVERY, PARTS = (0, 1, 2), 50_000, 5_000, 2
@@ -76,9 +82,10 @@ class Job:
         """Run it, or go on with it, to its end."""
         scenario = plugins.load("scenario", "point_maze_mega")
         goals = in_a_maze(ARMS[self.arm])
-        loop = replace(scenario.method.loop, updates_per_step=0.5)
+        method = point_maze_mapgo() if goals.source == "subgoals" else scenario.method
+        loop = replace(method.loop, updates_per_step=0.5)
         scenario = replace(
-            scenario, label=self.arm, method=replace(scenario.method, goals=goals, loop=loop), seed=self.seed,
+            scenario, label=self.arm, method=replace(method, goals=goals, loop=loop), seed=self.seed,
             threads=1, device="cpu", steps=STEPS, evaluate_every=EVERY, checkpoint_every=2 * EVERY, keep_checkpoints=1,
             evaluation_episodes=32, evaluation_seed=EPISODES,
         )  # fmt: skip

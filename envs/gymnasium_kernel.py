@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from presage.common.game import Carry, GameSpec, Outcome, View, Window
+from presage.common.game import Carry, GameError, GameSpec, Outcome, View, Window
 from presage.envs.actions import ActionReader
 from presage.envs.gymnasium_game import AGENT
 from presage.envs.lane import number
@@ -30,11 +30,19 @@ class GymnasiumKernel:
         env: the environment without its wrappers (`env.unwrapped`), so that no step limit ends a branch.
         put_back: sets its state.
         device: where the imagined rows live.
+
+    Raises:
+        GameError: the game has goals, which an observation does not hold.
     """
 
     def __init__(
         self, spec: GameSpec, env: gymnasium.Env[Any, Any], put_back: PutBack, *, device: torch.device | str = "cpu"
     ) -> None:
+        if spec.goal_dim:
+            raise GameError(
+                f"{spec.name!r} has goals of {spec.goal_dim} numbers; an environment is put back to the state of an "
+                "observation, which holds none; write a kernel for this game, such as presage.envs.fetch_push_kernel"
+            )
         self.spec, self.device = spec, torch.device(device)
         self._env, self._put_back = env, put_back
         self._actions = ActionReader(spec)

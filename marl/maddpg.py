@@ -50,11 +50,11 @@ from presage.common.method import Metrics
 from presage.common.networks import StackedMLP
 from presage.common.one_batch import rows_of_batch
 from presage.common.streams import Streams
-from presage.marl.actor_critic import ActorCriticConfig
 from presage.marl.deterministic_policy import DeterministicPolicy
 from presage.marl.fresh_rows import FreshRows
 from presage.marl.gradients import hold_gradients
 from presage.marl.masac import AgentRows
+from presage.marl.off_policy import OffPolicyConfig
 from presage.marl.opponents.annealing import Annealing
 from presage.marl.opponents.policy_inference import PolicyInference, PolicyInferenceConfig
 from presage.marl.opponents.predicted import Predicted
@@ -68,7 +68,7 @@ def _loop() -> DynaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MADDPGConfig(ActorCriticConfig):
+class MADDPGConfig(OffPolicyConfig):
     """MADDPG for all agents of a game; the defaults learn from fewer env steps than the paper's numbers do."""
 
     hidden: tuple[int, ...] = (64, 64)

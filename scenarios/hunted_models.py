@@ -14,17 +14,19 @@ from presage.scenarios.hunted_parts import EPISODE_LIMIT, labels
 from presage.scenarios.tasks import Task
 
 HUNTED = Task(
-    game=GameConfig(name="pool/hunted", copies=128), steps=3_000_000, evaluate_every=250_000
-)  # fmt: skip
-"""a short-sighted prey among three predators, who are one of ten sets in every episode"""
+    game=GameConfig(name="pool/hunted", copies=32, options={"outside": 1.0}), steps=2_000_000, evaluate_every=200_000
+)
+"""a short-sighted prey among three predators, who are one of ten sets in every episode; a step outside of its arena
+costs the prey 1 and not 10, so that its first mistakes do not set the scale of returns for the whole run"""
 
 
 def liam(model: Model) -> LIAMConfig:
-    """The authors' networks and chunks, learning faster, from larger batches."""
+    """The authors' networks, chunks and weights of the loss; Adam's steps are larger than theirs, and there are three
+    times as many copies.
+    """
     return LIAMConfig(
         model=model, labels=labels(Hunted()), encoding=EncodingConfig(learning_rate=1e-3),
-        numbers=ActorCriticConfig(learning_rate=1e-3),
-        loop=OnPolicyConfig(collect_steps=EPISODE_LIMIT, chunk=5),
+        numbers=ActorCriticConfig(learning_rate=5e-4), loop=OnPolicyConfig(collect_steps=EPISODE_LIMIT, chunk=5),
     )  # fmt: skip
 
 

@@ -138,6 +138,17 @@ class Against:
         """(C,) int64: the places in the pool of those who play now."""
         return self._who
 
+    def inside(self, view: View) -> View:
+        """What everybody sees in the game that is played, where this one shows `view`; columns that nobody observes
+        there are 0, and all that the others might do is legal.
+        """
+        inner = self.game.spec
+        obs = view.obs.new_zeros(len(view), inner.obs_dim)
+        obs[:, self._seen] = view.obs[:, : len(self._seen)]
+        legal = torch.ones(len(view), inner.act_dim, dtype=torch.bool, device=obs.device)
+        legal[:, self._own] = view.legal
+        return View.of(inner, obs, legal=legal)
+
     def reset(self, seed: int) -> View:
         """Start episode 0 in every copy; C rows."""
         self._seed, self._carries = seed, []

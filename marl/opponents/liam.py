@@ -79,10 +79,8 @@ class LIAMConfig:
         if self.model not in get_args(Model):
             raise ValueError(f"model={self.model!r} must be one of {', '.join(map(repr, get_args(Model)))}")
         told = self.labels
-        lacks = {
-            "none": False, "identity": not told.identity,
-        }.get(self.model, not told.observations or not told.actions)  # fmt: skip
-        if lacks:
+        own = {"none": [], "identity": [told.identity]}
+        if not all(own.get(self.model, [told.observations, told.actions])):
             raise ValueError(
                 f"model={self.model!r} learns from labels that labels={told} does not name; take them from "
                 "presage.marl.opponents.against.Against(...).hidden"

@@ -35,15 +35,15 @@ from tianshou.algorithm.optim import TorchOptimizerFactory
 from torch import Tensor, nn
 
 from presage.common.dyna import Dyna, DynaConfig
-from presage.common.game import GameSpec, GoalRule, Kernel, Rows
+from presage.common.game import GameSpec, GoalRule, Kernel, Rows, View
 from presage.common.heads import join_agents
 from presage.common.one_batch import rows_of_batch
 from presage.common.streams import Streams
-from presage.marl.actor_critic import ActorCriticConfig
 from presage.marl.deterministic_policy import DeterministicPolicy
+from presage.marl.off_policy import OffPolicyConfig
 from presage.marl.opponents.annealing import Annealing
 from presage.marl.opponents.pr2_networks import Reactions
-from presage.marl.opponents.seats import check_rows, judged, seats_of
+from presage.marl.opponents.seats import Seat, check_rows, judged, seats_of
 from presage.marl.opponents.squashed import log_slope
 from presage.marl.opponents.stein import stein_direction
 
@@ -98,7 +98,7 @@ def _real_rows() -> DynaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PR2Config(ActorCriticConfig):
+class PR2Config(OffPolicyConfig):
     """PR2-AC for all agents of a game with box actions."""
 
     temperature: Annealing = Annealing(end=0.1)  # noqa: RUF009 - it is frozen
@@ -114,6 +114,9 @@ class PR2Config(ActorCriticConfig):
     average: Literal["soft", "plain"] = "soft"
     """what the policy maximises over reactions: `alpha log mean exp(Q / alpha)`, as the released code does, or the mean
     of Q, whose gradient is that of Q_i where the sampler is exact"""
+    smoothed: bool = False
+    """improve the policy as it is played while it explores, noise included, in place of the noiseless action that the
+    released code improves: a noise that shrinks then leads to a hill that is too far off for the slope to tell of it"""
     loop: DynaConfig = field(default_factory=_real_rows)
     """how much is collected and updated; what it says of fitting and imagining is not read"""
 
@@ -252,6 +255,8 @@ class PR2(OffPolicyAlgorithm[DeterministicPolicy]):
         """
         raw, losses = self.policy.numbers(rows.view), []
         own = self.policy.actions(rows.view, raw, None)
+        if self.config.smoothed:
+            own = [self._played(seat, act, rows.view) for seat, act in zip(self.seats, own, strict=True)]
         with torch.no_grad():
             drawn = self.reactions.sample(rows.obs, own, self.config.value_samples, self.rng)
         for seat, critic, act, before, u in zip(self.seats, self.critic, own, raw, drawn, strict=True):
@@ -261,6 +266,11 @@ class PR2(OffPolicyAlgorithm[DeterministicPolicy]):
             worth = sampled_marginal_value(values, 0.0, self.alpha) if soft else values.mean(2)
             losses.append(0.5 * self.config.shrinkage * before.square().mean(2) - worth)
         return self._joined(losses).mean(1)
+
+    def _played(self, seat: Seat, act: Tensor, view: View) -> Tensor:
+        """Actions `(g, B, a)` with the noise that they are explored with, within their bounds."""
+        noise = torch.empty_like(act).normal_(generator=self.rng)
+        return (act + self.policy.noise * noise).clamp(-1, 1) * seat.acts(view)[0]
 
     # ------------------------------------------------------------ update
 

@@ -32,8 +32,8 @@ from presage.common.game import GameSpec, GoalRule, Kernel, Rows, View
 from presage.common.heads import join_agents
 from presage.common.one_batch import rows_of_batch
 from presage.common.streams import Streams
-from presage.marl.actor_critic import ActorCriticConfig
 from presage.marl.fresh_rows import FreshRows
+from presage.marl.off_policy import OffPolicyConfig
 from presage.marl.opponents.annealing import Annealing
 from presage.marl.opponents.rommeo_networks import Prior, ROMMEOPolicy
 from presage.marl.opponents.seats import check_rows, judged, seats_of
@@ -118,7 +118,7 @@ def _real_rows() -> DynaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ROMMEOConfig(ActorCriticConfig):
+class ROMMEOConfig(OffPolicyConfig):
     """ROMMEO-AC for all agents of a game with box actions; `shrinkage` is of policies' and of models' means and log
     sigmas.
     """

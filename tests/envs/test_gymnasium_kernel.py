@@ -1,3 +1,5 @@
+import dataclasses
+
 import gymnasium
 import numpy as np
 import pytest
@@ -5,6 +7,8 @@ import torch
 
 from presage.common import plugins
 from presage.common.evaluate import first_window
+from presage.common.game import GameError
+from presage.envs.gymnasium_kernel import GymnasiumKernel
 from presage.envs.registry import make
 
 
@@ -46,3 +50,11 @@ def test_branches_of_several_steps_are_those_of_the_environment() -> None:
             seen, *_ = env.step(game.spec.agents[0].to_env(act[copy].numpy()))
         np.testing.assert_allclose(imagined.obs[copy].numpy(), seen, atol=1e-4)
     game.close()
+
+
+def test_games_of_goals_are_not_put_back() -> None:
+    env = gymnasium.make("Pendulum-v1").unwrapped
+    spec = make("gym/Pendulum-v1", 1).spec
+    GymnasiumKernel(spec, env, lambda env, obs: None)
+    with pytest.raises(GameError, match="'gym/Pendulum-v1' has goals of 2 numbers"):
+        GymnasiumKernel(dataclasses.replace(spec, goal_dim=2), env, lambda env, obs: None)

@@ -197,18 +197,27 @@ def test_samplers_go_where_the_stein_direction_points(flags: bool) -> None:
     assert all(x.grad is None for part in (learner.critic, learner.marginal, learner.policy) for x in part.parameters())
 
 
-@pytest.mark.parametrize("average", ["soft", "plain"])
-def test_policies_climb_the_average_over_reactions_to_what_they_do(average: Any) -> None:
+@pytest.mark.parametrize(("average", "smoothed"), [("soft", False), ("plain", False), ("soft", True)])
+def test_policies_climb_the_average_over_reactions_to_what_they_do(average: Any, smoothed: bool) -> None:
     spec = boxes()
-    learner, rows = built(spec, average=average, shrinkage=0.3), random_rows(spec, 20, seed=3, dtype=torch.float64)
-    loop = Loop(learner)
+    learner, rows = (
+        built(spec, average=average, smoothed=smoothed, shrinkage=0.3, noise=Annealing(end=0.5)),
+        random_rows(spec, 20, seed=3, dtype=torch.float64),
+    )
+    loop, rng = Loop(learner), generator(11)
     learner.rng.manual_seed(11)
     losses = learner.policy_loss(rows)
     losses.sum().backward()  # type: ignore[no-untyped-call]
-    noise = loop.draws(5, 20, "normal", 11)
+    widths = [(len(s.agents), 20, s.own_width) for s in loop.seats]
+    explored = [torch.empty(size, dtype=torch.float64).normal_(generator=rng) if smoothed else None for size in widths]
+    noise = [torch.empty(len(s.agents), 20, 5, s.rest_width, dtype=torch.float64).normal_(generator=rng)
+             for s in loop.seats]  # fmt: skip
     for agent in range(spec.n):
         k, p = loop.place[agent]
         act, mask = loop.act("actor", agent, rows.view), loop.mask(agent, rows.view)
+        own = explored[k]
+        if own is not None:
+            act = (act + 0.5 * own[p]).clamp(-1, 1) * rows.view.acting[:, [agent]]
         drawn = [loop.reaction(agent, rows.obs, act, noise[k][p][:, s]).detach().tanh() * mask for s in range(5)]
         values = torch.stack([loop.q("critic", agent, rows.obs, act, rest) for rest in drawn])
         worth = 0.7 * (values / 0.7).exp().mean(0).log() if average == "soft" else values.mean(0)
@@ -289,6 +298,28 @@ def test_a_policy_finds_the_best_action_against_its_best_reaction() -> None:
         learner.policy_optim.step(learner.policy_loss(rows).sum())
     greedy = learner.policy.step(None, View.of(PAIR, torch.ones(1, 1)), None)[1]
     torch.testing.assert_close(greedy, torch.full((1, 2), 0.6), rtol=0, atol=0.08)
+
+
+@pytest.mark.parametrize("smoothed", [True, False])
+def test_noise_that_shrinks_leads_to_a_hill_that_no_slope_tells_of(smoothed: bool) -> None:
+    """A steep hill at 0.6 of height 1, and a wide one at -0.6 whose slope reaches as far as 0.2."""
+    config = PR2Config(
+        hidden=(32,), temperature=Annealing(end=0.02), noise=Annealing(end=0.02, extra=0.5, rate=0.02),
+        smoothed=smoothed, shrinkage=0.05,
+    )  # fmt: skip
+    learner = PR2(PAIR, config, generator(0), generator(1))
+    learner.critic = nn.ModuleList([Given(
+        lambda a, b: torch.maximum(1 - 12 * (a - 0.6) ** 2, -((a + 0.6) ** 2)) - (b + a) ** 2
+    )])  # fmt: skip
+    rng = generator(2)
+    for step in range(400):
+        act = torch.rand(64, 2, generator=rng) * 2 - 1
+        rows = one_step_rows(PAIR, torch.ones(64, 1), act)
+        learner.reaction_optim.step(learner.reaction_loss(rows).sum())
+        learner.policy_optim.step(learner.policy_loss(rows).sum())
+        learner.policy.noise.fill_(config.noise.at(step))
+    greedy = learner.policy.step(None, View.of(PAIR, torch.ones(1, 1)), None)[1]
+    torch.testing.assert_close(greedy, torch.full((1, 2), 0.6 if smoothed else -0.6), rtol=0, atol=0.1)
 
 
 # ---------------------------------------------------------------- acting

@@ -1,4 +1,4 @@
-"""What actor-critic methods on real rows are configured by, whatever they make of the other agents."""
+"""What off-policy actor-critic methods on real rows are configured by, whatever they make of the other agents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _real_rows() -> DynaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActorCriticConfig:
+class OffPolicyConfig:
     """The numbers that they share."""
 
     hidden: tuple[int, ...] = (100, 100)
