@@ -17,7 +17,7 @@ from presage.common.report import plot_curves
 KEPT = Curves("mapgo_goals")
 STUDIES = (
     Study(
-        name="world", kept=KEPT, evaluate_every=100, ratios=(1.0, 5.0, 10.0), seeds=(0, 1, 2, 3, 4),
+        name="world", kept=KEPT, evaluate_every=100, ratios=(1.0, 5.0, 10.0), seeds=(0, 1, 2),
         arms={
             "HER": Arm(scenario="world_her", steps=12_000),
             "MapGo": Arm(scenario="world_mapgo", steps=4_000),
