@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -60,10 +60,10 @@ RECORDED = 640
 KEPT = Curves("opponent_games")
 
 
-def learner(critic: str, updates_per_step: float) -> ModelFreeConfig:
+def learner(critic: Literal["joint", "own"], updates_per_step: float) -> ModelFreeConfig:
     """SAC of one agent or several on real rows."""
     return ModelFreeConfig(
-        learner=MASACConfig(critic="joint" if critic == "joint" else "own"),
+        learner=MASACConfig(critic=critic),
         loop=DynaConfig(real_share=1.0, warmup_steps=500, updates_per_step=updates_per_step),
     )
 

@@ -14,7 +14,7 @@ from presage.scenarios.hunted_parts import EPISODE_LIMIT, labels
 from presage.scenarios.tasks import Task
 
 HUNTED = Task(
-    game=GameConfig(name="pool/hunted", copies=32, options={"outside": 1.0}), steps=2_000_000, evaluate_every=200_000
+    game=GameConfig(name="pool/hunted", copies=32, options={"outside": 1.0}), steps=1_000_000, evaluate_every=100_000
 )
 """a short-sighted prey among three predators, who are one of ten sets in every episode; a step outside of its arena
 costs the prey 1 and not 10, so that its first mistakes do not set the scale of returns for the whole run"""
