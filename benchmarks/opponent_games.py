@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +28,6 @@ from matplotlib.figure import Figure
 
 from benchmarks.claims import write
 from benchmarks.long_runs import EPISODES, Curve, Curves, command_line, train_curve
-from presage.common.dyna import DynaConfig
 from presage.common.evaluate import RandomActor
 from presage.common.game import Game, GameSpec
 from presage.common.intervals import mean, score_interval
@@ -36,7 +35,6 @@ from presage.common.parts import Parts
 from presage.common.scenario import OWN_GAME, GameConfig, Scenario
 from presage.common.training import Training
 from presage.envs.registry import make
-from presage.marl.masac import MASACConfig
 from presage.marl.model_free import ModelFreeConfig
 from presage.marl.opponents.against import Against
 from presage.marl.opponents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
@@ -46,6 +44,7 @@ from presage.marl.opponents.levels import levels
 from presage.marl.opponents.policies import Stated, Team
 from presage.marl.opponents.pools import Opponent, Pool, seats
 from presage.marl.opponents.record import Record
+from presage.scenarios.particle_models import model_free
 
 GAMES = {
     "simple": "agent_0", "adversary": "agent_0", "crypto": "eve_0", "push": "agent_0", "reference": "agent_0",
@@ -55,17 +54,9 @@ GAMES = {
 ARMS = ("no_model", "model", "oracle")
 SEEDS = (0, 1, 2)
 TEAM_STEPS, EGO_STEPS, COPIES = 4_000, 8_000, 20
-RECORDED = 640
+RECORDED = 2_560
 """episodes that models are fitted to and judged by"""
 KEPT = Curves("opponent_games")
-
-
-def learner(critic: Literal["joint", "own"], updates_per_step: float) -> ModelFreeConfig:
-    """SAC of one agent or several on real rows."""
-    return ModelFreeConfig(
-        learner=MASACConfig(critic=critic),
-        loop=DynaConfig(real_share=1.0, warmup_steps=500, updates_per_step=updates_per_step),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +75,7 @@ class Job:
         """Do all of it; runs that a try before this one has finished are read."""
         folder, ego = KEPT.folder(self.key), GAMES[self.game]
         team = self._scenario(
-            "team", learner("joint", 1.0), TEAM_STEPS, game=GameConfig(name=f"particle/{self.game}", copies=COPIES)
+            "team", model_free("joint", 1.0), TEAM_STEPS, game=GameConfig(name=f"particle/{self.game}", copies=COPIES)
         )  # fmt: skip
         trained = train_curve(team, folder / "team")
         pool = levels([folder / "team"])
@@ -120,7 +111,7 @@ class Job:
     def _learned(self, arm: str, path: Path, pool: Pool, model: BehaviourCloning) -> Curve:
         """A run of the ego."""
         scenario = self._scenario(
-            arm, learner("own", 0.5), EGO_STEPS, game=GameConfig(name=OWN_GAME, copies=COPIES)
+            arm, model_free("own", 0.5), EGO_STEPS, game=GameConfig(name=OWN_GAME, copies=COPIES)
         )  # fmt: skip
 
         def game(copies: int, workers: int = 0, **options: Any) -> Game:

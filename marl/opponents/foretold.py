@@ -2,7 +2,7 @@
 
 What it is told stands behind what it observes, so that any learner for one agent can use a model of the others.
 
-Shape suffixes: C game copies, B rows, A action, W numbers that are told.
+Shape suffixes: C game copies, B rows, A action.
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ class Foretold:
                 others have settled on: more than any model can know of opponents that sample.
 
         Raises:
-            GameError: a model of another game, for another ego, or one that reads a history; or one is to be asked in a
-                game in which some of what the others might do is illegal at times, which the ego is not shown.
+            GameError: neither of them; a model of another game, for another ego, or one that reads a history; or one is
+                to be asked in a game in which some of what the others might do is illegal at times, which the ego is
+                not shown.
         """
         inner = against.game.spec
+        if isinstance(told, str) and told != "moves":
+            raise GameError(f"told={told!r} must be 'moves', or a model for the ego")
         if told != "moves":
             name = inner.names[against.ego]
             if told.spec != inner:
@@ -55,8 +58,7 @@ class Foretold:
                     '"moves", or play another game'
                 )
         self.against, self.model, self.copies = against, None if told == "moves" else told, against.copies
-        base, hidden = against.spec, against.hidden
-        width = len(hidden.actions)
+        base, width = against.spec, len(against.hidden.actions)
         ego = base.agents[0]
         behind = tuple(range(base.obs_dim, base.obs_dim + width))
         self.spec: GameSpec = replace(

@@ -213,6 +213,11 @@ def test_models_that_do_not_suit_are_refused(model: Expects, message: str) -> No
         Foretold(against(), model)
 
 
+def test_what_is_neither_a_model_nor_moves_is_refused() -> None:
+    with pytest.raises(GameError, match=r"told='actions' must be 'moves', or a model"):
+        foretold(told="actions")  # type: ignore[arg-type]
+
+
 def test_games_whose_legal_actions_vary_are_refused_to_models() -> None:
     rules = Drifting()
     spec = rules.spec = replace(SPEC, legal_varies=True)
