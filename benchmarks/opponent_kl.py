@@ -1,10 +1,13 @@
 """How near models of others come to scripted opponents whose policies are known, by how much they were shown.
 
-Every family is fitted to the first moments of a record, a fifth of them held out for early stopping, and judged by the
-Kullback-Leibler divergence of what is truly played from what it predicts, at moments of other episodes, in nats per
-head of one-hot actions or per number of box actions. Opponents' logits and means are linear in what they observe, with
-weights drawn from the seed. Counting is exact in the game of two states; elsewhere no context comes twice, and it is
-left out. Nothing is tuned on the seeds that are measured.
+Every family that states distributions is fitted to the first moments of a record, a fifth of them held out for early
+stopping, and judged by the Kullback-Leibler divergence of what is truly played from what it predicts, at moments of
+other episodes, in nats per head of one-hot actions or per number of box actions. Opponents' logits and means are linear
+in what they observe, with weights drawn from the seed. Nothing is tuned on the seeds that are measured.
+
+Clones read what the opponent observes; LIAM reads what its ego observes and did, from which all else has to be worked
+out. Policy inference has no early stopping, and takes gradient steps on batches drawn of all it was shown. Counting is
+exact in the game of two states; elsewhere no context comes twice, and it is left out.
 
 Beside them, without an aim, opponents that are hard to copy: three of ten moves at random, the others those of the
 greedy players that head for the landmark which the cheapest assignment gives them.
@@ -14,7 +17,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +35,9 @@ from presage.marl.opponents.assessment import Expects, assess
 from presage.marl.opponents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
 from presage.marl.opponents.frequencies import Frequencies, FrequenciesConfig
 from presage.marl.opponents.history_cloning import HistoryCloning, HistoryCloningConfig
+from presage.marl.opponents.liam_model import LIAMModel, LIAMModelConfig
 from presage.marl.opponents.policies import Stated, linear, noisy
+from presage.marl.opponents.policy_inference import PolicyInference, PolicyInferenceConfig
 from presage.marl.opponents.record import Record
 from presage.scenarios.particle_parts import greedy_spread
 
@@ -39,6 +45,9 @@ SEEDS, SIZES = (0, 1, 2, 3, 4), (1_000, 4_000, 16_000, 64_000)
 """moments that are shown"""
 COPIES, JUDGED, HELD = 64, 6_400, 0.2
 """games side by side; moments that are judged by; share of what is shown that is held out"""
+PASSES, UPDATES, BATCH, LENGTH = 60, 5_000, 256, 8
+"""most passes of a fit over what is shown; most gradient steps where these are counted; moments of a batch, of those
+that are fitted step by step; moments of a history"""
 KEPT = Curves("opponent_kl")
 
 
@@ -68,7 +77,7 @@ def greedy_with_slips(spec: GameSpec, rng: torch.Generator) -> Stated:
     return noisy(spec, greedy_spread(spec, {}), 0.3)
 
 
-NETWORKS = ("cloning", "ensemble", "mixture", "history")
+NETWORKS = ("cloning", "ensemble", "mixture", "history", "inference", "liam")
 WORLDS = {
     "pennies": World(game="toy/two_state_pennies", options={}, opponents=of_observations,
                      families=("frequencies", *NETWORKS)),
@@ -79,24 +88,62 @@ WORLDS = {
 }  # fmt: skip
 
 
-def fitted(family: str, record: Record, size: int, seed: int) -> Expects:
-    """A model of all others, kept by the first agent, after `size` moments."""
-    spec, rng = record.spec, torch.Generator().manual_seed(seed)
-    shown, held = torch.arange(size), torch.arange(size) >= (1 - HELD) * size
-    if family == "frequencies":
-        table = Frequencies(spec, FrequenciesConfig(), egos=(0,))
-        table.fit(record.moments(shown))
-        return table
-    if family == "history":
-        config = HistoryCloningConfig(sees="opponent", length=8, updates=5_000, evaluate_every=100)
-        recurrent = HistoryCloning(spec, config, rng, ego=0)
-        recurrent.fit(record, rng, index=shown[~held], held=shown[held])
-        return recurrent
-    numbers = BehaviourCloningConfig(window=size, passes=60, patience=4, entropy_bonus=0.0)
-    kinds = {"cloning": numbers, "ensemble": replace(numbers, members=5), "mixture": replace(numbers, components=3)}
-    bank = BehaviourCloning(spec, kinds[family], rng, egos=(0,))
-    bank.fit(record.moments(shown), rng, held=held)
+def counted(record: Record, size: int, rng: torch.Generator) -> Expects:
+    """A table of what was done where."""
+    table = Frequencies(record.spec, FrequenciesConfig(), egos=(0,))
+    table.fit(record.moments(torch.arange(size)))
+    return table
+
+
+def cloned(
+    record: Record, size: int, rng: torch.Generator, *, members: int = 1, components: int = 1
+) -> Expects:  # fmt: skip
+    """Behaviour cloning: an ensemble of so many members, each a mixture of so many components."""
+    config = BehaviourCloningConfig(
+        window=size, passes=PASSES, patience=4, entropy_bonus=0.0, members=members, components=components
+    )
+    bank = BehaviourCloning(record.spec, config, rng, egos=(0,))
+    bank.fit(record.moments(torch.arange(size)), rng, held=torch.arange(size) >= (1 - HELD) * size)
     return bank
+
+
+def cloned_from_history(record: Record, size: int, rng: torch.Generator) -> Expects:
+    """A recurrent network that reads the opponent's observations."""
+    config = HistoryCloningConfig(sees="opponent", length=LENGTH, updates=UPDATES, evaluate_every=100)
+    model = HistoryCloning(record.spec, config, rng, ego=0)
+    shown, held = _parted(size)
+    model.fit(record, rng, index=shown, held=held)
+    return model
+
+
+def inferred(record: Record, size: int, rng: torch.Generator) -> Expects:
+    """Policy inference, as many passes as the clones at most."""
+    bank = PolicyInference(record.spec, PolicyInferenceConfig(learning_rate=1e-3), rng, egos=(0,))
+    for _ in range(min(UPDATES, PASSES * size // BATCH)):
+        moments = record.moments(torch.randint(size, (BATCH,), generator=rng))
+        bank.learn(moments.view, moments.act, rng)
+    return bank
+
+
+def encoded(record: Record, size: int, rng: torch.Generator) -> Expects:
+    """LIAM's encoder and decoder, which read what the ego observed and did."""
+    model = LIAMModel(record.spec, LIAMModelConfig(length=LENGTH, updates=UPDATES, evaluate_every=100), rng, ego=0)
+    shown, held = _parted(size)
+    model.fit(record, rng, index=shown, held=held)
+    return model
+
+
+def _parted(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Moments to fit to, and to stop by."""
+    first = int((1 - HELD) * size)
+    return torch.arange(first), torch.arange(first, size)
+
+
+FAMILIES: dict[str, Callable[[Record, int, torch.Generator], Expects]] = {
+    "frequencies": counted, "cloning": cloned, "ensemble": partial(cloned, members=5),
+    "mixture": partial(cloned, components=3), "history": cloned_from_history, "inference": inferred, "liam": encoded,
+}  # fmt: skip
+"""models of all others, kept by the first agent, after so many moments"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +171,8 @@ class Job:
         game.close()
         found: Curve = {"moments": list(SIZES), "nll": [], "floor": [], "kl": []}
         for size in SIZES:
-            qualities = assess(fitted(self.family, record, size, self.seed), apart, truth=opponents.predicted).qualities
+            model = FAMILIES[self.family](record, size, torch.Generator().manual_seed(self.seed))
+            qualities = assess(model, apart, truth=opponents.predicted).qualities
             widths = [_dimensions(game.spec, quality.agent) for quality in qualities]
             for name, values in (
                 ("nll", [quality.nll for quality in qualities]), ("floor", [quality.floor for quality in qualities]),
