@@ -34,13 +34,13 @@ STUDIES = (
         },
     ),
     Study(
-        name="fetch_reach", kept=KEPT, evaluate_every=50, ratios=(1.0, 5.0, 10.0), seeds=(0, 1, 2),
+        name="fetch_reach", kept=KEPT, evaluate_every=50, ratios=(1.0, 2.0, 5.0), seeds=(0, 1, 2),
         arms={"HER": Arm(scenario="fetch_reach_her", steps=5_000),
               "MapGo": Arm(scenario="fetch_reach_mapgo", steps=5_000)},
     ),
     Study(
-        name="point_maze", kept=KEPT, evaluate_every=2_500, ratios=(0.5, 1.0, 2.0), seeds=(0, 1, 2),
-        arms={"HER": Arm(scenario="point_maze_her", steps=150_000),
+        name="point_maze", kept=KEPT, evaluate_every=2_500, ratios=(0.25, 0.5, 1.0), seeds=(0, 1, 2),
+        arms={"HER": Arm(scenario="point_maze_her", steps=100_000),
               "MapGo": Arm(scenario="point_maze_mapgo", steps=50_000)},
     ),
 )  # fmt: skip
