@@ -14,7 +14,7 @@ from benchmarks.long_runs import Curves, command_line
 STEPS = 300_000
 KEPT = Curves("fetch_push")
 STUDY = Study(
-    name="fetch_push", kept=KEPT, evaluate_every=10_000, ratios=(0.05, 0.1, 0.2), seeds=(0, 1, 2),
+    name="fetch_push", kept=KEPT, evaluate_every=20_000, ratios=(0.05, 0.1, 0.2), seeds=(0, 1, 2),
     arms={
         "HER": Arm(scenario="fetch_push_her", steps=STEPS),
         "MapGo": Arm(scenario="fetch_push_mapgo", steps=STEPS),

@@ -39,7 +39,7 @@ STUDIES = (
               "MapGo": Arm(scenario="fetch_reach_mapgo", steps=5_000)},
     ),
     Study(
-        name="point_maze", kept=KEPT, evaluate_every=2_500, ratios=(0.25, 0.5, 1.0), seeds=(0, 1, 2),
+        name="point_maze", kept=KEPT, evaluate_every=5_000, ratios=(0.25, 0.5, 1.0), seeds=(0, 1, 2),
         arms={"HER": Arm(scenario="point_maze_her", steps=100_000),
               "MapGo": Arm(scenario="point_maze_mapgo", steps=50_000)},
     ),
