@@ -45,9 +45,9 @@ SEEDS, SIZES = (0, 1, 2, 3, 4), (1_000, 4_000, 16_000, 64_000)
 """moments that are shown"""
 COPIES, JUDGED, HELD = 64, 6_400, 0.2
 """games side by side; moments that are judged by; share of what is shown that is held out"""
-PASSES, UPDATES, BATCH, LENGTH = 60, 5_000, 256, 8
-"""most passes of a fit over what is shown; most gradient steps where these are counted; moments of a batch, of those
-that are fitted step by step; moments of a history"""
+PASSES, UPDATES, EVERY, BATCH, LENGTH = 60, 5_000, 250, 256, 8
+"""most passes of a fit over what is shown; most gradient steps where these are counted, and how many lie between two
+looks at what is held out; moments of a batch, of those that are fitted step by step; moments of a history"""
 KEPT = Curves("opponent_kl")
 
 
@@ -109,7 +109,7 @@ def cloned(
 
 def cloned_from_history(record: Record, size: int, rng: torch.Generator) -> Expects:
     """A recurrent network that reads the opponent's observations."""
-    config = HistoryCloningConfig(sees="opponent", length=LENGTH, updates=UPDATES, evaluate_every=100)
+    config = HistoryCloningConfig(sees="opponent", length=LENGTH, updates=UPDATES, evaluate_every=EVERY)
     model = HistoryCloning(record.spec, config, rng, ego=0)
     shown, held = _parted(size)
     model.fit(record, rng, index=shown, held=held)
@@ -127,7 +127,7 @@ def inferred(record: Record, size: int, rng: torch.Generator) -> Expects:
 
 def encoded(record: Record, size: int, rng: torch.Generator) -> Expects:
     """LIAM's encoder and decoder, which read what the ego observed and did."""
-    model = LIAMModel(record.spec, LIAMModelConfig(length=LENGTH, updates=UPDATES, evaluate_every=100), rng, ego=0)
+    model = LIAMModel(record.spec, LIAMModelConfig(length=LENGTH, updates=UPDATES, evaluate_every=EVERY), rng, ego=0)
     shown, held = _parted(size)
     model.fit(record, rng, index=shown, held=held)
     return model
