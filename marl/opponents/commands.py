@@ -48,7 +48,8 @@ class FitArguments(Data, Generic[ConfigT]):
     data: Source
     """the folder of a run, a file of Record.save, a NumPy archive, or a Minari dataset by its id or folder"""
     family: Family = "behaviour_cloning"
-    """by networks, from what is seen now or from histories; or by counting. Its numbers are --model.*"""
+    """by networks, from what is seen now or from histories, of which LIAM reads its ego's alone; or by counting. Its
+    numbers are --model.*"""
     model: ConfigT
     out: Path | None = None
     """the model's folder, which must not hold anything; opponents/FAMILY/seed_SEED unless given"""

@@ -31,15 +31,17 @@ from presage.marl.opponents.assessment import Assessment, Truth, assess
 from presage.marl.opponents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
 from presage.marl.opponents.frequencies import Frequencies, FrequenciesConfig
 from presage.marl.opponents.history_cloning import HistoryCloning, HistoryCloningConfig
+from presage.marl.opponents.liam_model import LIAMModel, LIAMModelConfig
 from presage.marl.opponents.record import Record
 
-Config = BehaviourCloningConfig | HistoryCloningConfig | FrequenciesConfig
-Model = BehaviourCloning | HistoryCloning | Frequencies
-Family = Literal["behaviour_cloning", "history_cloning", "frequencies"]
+Config = BehaviourCloningConfig | HistoryCloningConfig | LIAMModelConfig | FrequenciesConfig
+Model = BehaviourCloning | HistoryCloning | LIAMModel | Frequencies
+Family = Literal["behaviour_cloning", "history_cloning", "liam", "frequencies"]
 
 FAMILIES: dict[Family, Config] = {
     "behaviour_cloning": BehaviourCloningConfig(window=1_000_000_000, passes=300, patience=10),
     "history_cloning": HistoryCloningConfig(),
+    "liam": LIAMModelConfig(),
     "frequencies": FrequenciesConfig(),
 }
 """by name, the numbers of a fit to a whole record: of behaviour cloning more than AORPO takes while its run goes on"""
@@ -98,13 +100,14 @@ def fit(
         truth: what was played, from views alone, where it is known.
 
     Raises:
-        GameError: fewer than two episodes to judge by and to fit to, or too few moments in them.
+        GameError: fewer than two episodes to judge by and to fit to, or too few moments in them; or a game of one
+            agent, for LIAM, whose ego has nobody to model.
     """
     config = FAMILIES["behaviour_cloning"] if config is None else config
     stream = streams(seed)
     rest, judged = record.split(held, stream("judged"), by)
     model = _build(record.spec, config, ego, stream("weights"))
-    if not isinstance(config, HistoryCloningConfig) and config.window is not None:
+    if isinstance(config, BehaviourCloningConfig | FrequenciesConfig) and config.window is not None:
         rest = rest[-config.window :]  # all that a fit would read
     watched = rest[:0]
     if isinstance(model, Frequencies):
@@ -112,7 +115,7 @@ def fit(
     else:
         share = config.holdout if isinstance(config, BehaviourCloningConfig) else WATCHED
         train, watched = record.split(share, stream("watched"), index=rest)
-        if isinstance(model, HistoryCloning):
+        if isinstance(model, HistoryCloning | LIAMModel):
             model.fit(record, stream("batches"), index=train, held=watched)
         else:
             model.fit(record.moments(rest), stream("batches"), held=torch.isin(rest, watched))
@@ -201,4 +204,6 @@ def _build(spec: GameSpec, config: Config, ego: int | str, rng: torch.Generator)
         return BehaviourCloning(spec, config, rng, egos=(spec.index(ego),))
     if isinstance(config, HistoryCloningConfig):
         return HistoryCloning(spec, config, rng, ego=ego)
+    if isinstance(config, LIAMModelConfig):
+        return LIAMModel(spec, config, rng, ego=ego)
     return Frequencies(spec, config, egos=(ego,))

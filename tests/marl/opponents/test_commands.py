@@ -133,7 +133,8 @@ def test_fit_keeps_a_model_of_a_runs_agents_and_tells_how_good_it_is(
 def test_every_family_is_fitted_and_judged_by_other_data(
     family: str, runs: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    numbers = {"behaviour_cloning": SMALL, "history_cloning": ["--model.updates", "2", "--model.length", "3"]}
+    short = ["--model.updates", "2", "--model.length", "3"]
+    numbers = {"behaviour_cloning": SMALL, "history_cloning": short, "liam": short}
     data = str(runs / "spread")
     arguments = ["fit", data, "--family", family, "--out", "a/model", "--episodes", "12", *numbers.get(family, [])]
     assert run(arguments, capsys)[0] == 0

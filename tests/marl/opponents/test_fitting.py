@@ -21,6 +21,8 @@ from presage.marl.opponents.behaviour_cloning import BehaviourCloning, Behaviour
 from presage.marl.opponents.fitting import FAMILIES, Config, Family, Fitted, fit, load
 from presage.marl.opponents.frequencies import FrequenciesConfig
 from presage.marl.opponents.history_cloning import HistoryCloning, HistoryCloningConfig
+from presage.marl.opponents.liam_model import LIAMModel, LIAMModelConfig
+from presage.marl.opponents.liam_networks import EncodingConfig
 from presage.marl.opponents.moments import Moments
 from presage.marl.opponents.policies import Stated, linear
 from presage.marl.opponents.record import Record
@@ -30,9 +32,16 @@ from tests.marl.sample_games import motley, random_rows
 PAIR = GameSpec(
     name="pair", obs_dim=4, agents=(discrete_agent("me", (0, 1), 3), box_agent("dial", (2, 3), 1))
 )  # fmt: skip
+SHOWN = GameSpec(
+    name="shown", obs_dim=4, agents=(discrete_agent("me", (0, 1, 2, 3), 3), box_agent("dial", (2, 3), 1))
+)  # fmt: skip
+"""the same, and the ego sees what the other sees"""
 SMALL: dict[Family, Config] = {
     "behaviour_cloning": BehaviourCloningConfig(hidden=(8,), window=1_000, passes=2, members=2, components=2),
     "history_cloning": HistoryCloningConfig(hidden=(8,), memory=6, length=3, updates=4, evaluate_every=2, batch_size=8),
+    "liam": LIAMModelConfig(
+        encoding=EncodingConfig(embedding=3, memory=6, hidden=(8,)), length=3, updates=4, evaluate_every=2, batch_size=8
+    ),
     "frequencies": FrequenciesConfig(resolution=0.5, prior=0.5),
 }
 
@@ -61,7 +70,7 @@ def small(family: Family, seed: int = 0) -> Fitted:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_played_is_found(family: Family) -> None:
-    actor = linear(PAIR, generator(1), scale=2.0)
+    actor = linear(SHOWN if family == "liam" else PAIR, generator(1), scale=2.0)
     record = played(actor, 60, 10)
     sees: dict[str, Any] = {"history_cloning": {"sees": "opponent", "updates": 250}, "frequencies": {"sees": "nothing"}}
     config: Any = replace(FAMILIES[family], **sees.get(family, {}))
@@ -119,6 +128,10 @@ def test_what_is_judged_is_not_fitted_to(family: Family) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_lone_agent_is_judged_from_outside(family: Family) -> None:
     actor = linear(GameSpec(name="lone", obs_dim=2, agents=(discrete_agent("me", (0, 1), 3),)), generator(1))
+    if family == "liam":  # which sees what its ego sees, and has nobody to model
+        with pytest.raises(GameError, match="'lone' has one agent; a model of the others needs a game of two or more"):
+            fit(played(actor, 10, 3), SMALL[family])
+        return
     found = fit(played(actor, 10, 3), SMALL[family], truth=actor.predicted).assessment.qualities
     assert [(quality.ego, quality.agent, quality.moments) for quality in found] == [("me", "me", 6)]
 
@@ -169,7 +182,7 @@ def test_a_folder_gives_back_what_it_was_given(family: Family, tmp_path: Path) -
     assert about["moments"] == dict(found.moments)
 
 
-@pytest.mark.parametrize("family", ["behaviour_cloning", "history_cloning"])
+@pytest.mark.parametrize("family", ["behaviour_cloning", "history_cloning", "liam"])
 def test_a_loaded_model_goes_on_as_the_saved_one_would(family: Family, tmp_path: Path) -> None:
     found = small(family)
     found.save(tmp_path / "kept")
@@ -177,7 +190,7 @@ def test_a_loaded_model_goes_on_as_the_saved_one_would(family: Family, tmp_path:
     for model in (found.model, again):
         if isinstance(model, BehaviourCloning):
             model.fit(record.moments(), generator(7))
-        elif isinstance(model, HistoryCloning):
+        elif isinstance(model, HistoryCloning | LIAMModel):
             model.fit(record, generator(7))
     assert_equal_models(found.model, again)
 
