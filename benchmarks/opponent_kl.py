@@ -6,8 +6,8 @@ other episodes, in nats per head of one-hot actions or per number of box actions
 in what they observe, with weights drawn from the seed. Nothing is tuned on the seeds that are measured.
 
 Clones read what the opponent observes; LIAM reads what its ego observes and did, from which all else has to be worked
-out. Policy inference has no early stopping, and takes gradient steps on batches drawn of all it was shown. Counting is
-exact in the game of two states; elsewhere no context comes twice, and it is left out.
+out. Policy inference and counting stop by nothing and take all that is shown, the former in batches drawn from it.
+Counting is exact in the game of two states; elsewhere no context comes twice, and it is left out.
 
 Beside them, without an aim, opponents that are hard to copy: three of ten moves at random, the others those of the
 greedy players that head for the landmark which the cheapest assignment gives them.

@@ -121,9 +121,7 @@ FETCH_PUSH_LEARNER = learner()
 
 
 def fetch_push_her() -> HERConfig:
-    """Hindsight on pushing: few updates on many rows, as in the papers; five times as many on a quarter of the rows
-    learn nothing for longer.
-    """
+    """Hindsight on pushing: few updates on many rows, as in the papers."""
     return her(FETCH_PUSH_LEARNER, 5_000, 0.1, batch_size=1_024)
 
 
