@@ -11,7 +11,7 @@ from functools import partial
 from benchmarks.goal_curves import Arm, Study, write_success
 from benchmarks.long_runs import Curves, command_line
 
-STEPS = 300_000
+STEPS = 200_000
 KEPT = Curves("fetch_push")
 STUDY = Study(
     name="fetch_push", kept=KEPT, evaluate_every=20_000, ratios=(0.05, 0.1, 0.2), seeds=(0, 1, 2),
