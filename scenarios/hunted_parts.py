@@ -7,7 +7,7 @@ from typing import Any
 from presage.common.game import GameError
 from presage.envs.particle.game import ParticleGame
 from presage.envs.particle.hunted import Hunted
-from presage.envs.particle.hunters import Hunters
+from presage.envs.particle.hunters import Hunters, Packs
 from presage.envs.particle.rules import game_spec
 from presage.marl.opponents.against import Against, Draw, Hidden
 from presage.marl.opponents.pools import Opponent, Pool
@@ -25,7 +25,8 @@ TRIPLES = (
 def pool(scenario: Hunted, episode_limit: int = EPISODE_LIMIT) -> Pool:
     """The ten."""
     spec = game_spec(scenario, episode_limit=episode_limit)
-    return Pool(spec, [Opponent(name=" ".join(rules), actor=Hunters(scenario, rules)) for rules in TRIPLES])
+    opponents = [Opponent(name=" ".join(rules), actor=Hunters(scenario, rules)) for rules in TRIPLES]
+    return Pool(spec, opponents, together=Packs(scenario, TRIPLES))
 
 
 def labels(scenario: Hunted) -> Hidden:

@@ -72,47 +72,69 @@ RULES: Mapping[str, Rule] = {
 """by name"""
 
 
-class Hunters:
-    """Three predators, each by a rule of its own; the prey does nothing. Memoryless; a push is along the longer
-    coordinate of the way.
+class Packs:
+    """Sets of three predators, each predator by a rule of its own, all sets at once; the prey does nothing. They
+    remember nothing; a push is along the longer coordinate of the way.
     """
 
-    def __init__(self, scenario: Hunted, rules: Sequence[str]) -> None:
+    def __init__(self, scenario: Hunted, sets: Sequence[Sequence[str]]) -> None:
         """
         Args:
-            scenario: the game, with three predators. rules: of each of them, out of `RULES`.
+            scenario: the game, with three predators. sets: the rules of each one's predators, out of `RULES`.
 
         Raises:
             GameError: other numbers of predators, or an unknown rule.
         """
-        unknown = sorted(set(rules) - RULES.keys())
-        if unknown or len(rules) != PREDATORS or scenario.adversaries != PREDATORS:
-            raise GameError(
-                f"{scenario.adversaries} predators by rules={tuple(rules)}: there must be {PREDATORS}, each by one of "
-                f"{', '.join(RULES)}"
-            )
-        self._rules = [RULES[name] for name in rules]
+        for rules in sets:
+            if set(rules) - RULES.keys() or len(rules) != PREDATORS or scenario.adversaries != PREDATORS:
+                raise GameError(
+                    f"{scenario.adversaries} predators by rules={tuple(rules)}: there must be {PREDATORS}, each by "
+                    f"one of {', '.join(RULES)}"
+                )
+        used = sorted({name for rules in sets for name in rules})
+        self._rules = [RULES[name] for name in used]
+        self._places = torch.tensor([[used.index(name) for name in rules] for rules in sets])
+        """(sets, predators) of their rules"""
         self._width = len(scenario.observed()[0])
         self._first = 4 + 2 * scenario.obstacles
         """of a predator's numbers, those that tell of the others"""
+
+    @torch.no_grad()
+    def __call__(self, view: View, who: Tensor, rng: torch.Generator | None) -> Tensor:
+        """Joint actions `(B, A)` of the sets `who (B,)`; with rng None chance decides for the first one."""
+        rows, obs = len(view), view.obs
+        chance = obs.new_zeros(rows, PREDATORS)
+        if rng is not None:
+            chance = torch.rand(chance.shape, generator=rng, device=chance.device)
+        own = obs[:, : PREDATORS * self._width].reshape(-1, self._width)
+        away, velocity = own[:, self._first : self._first + 6].view(-1, 3, 2), own[:, -2:]
+        ways = torch.stack([rule(away, velocity, chance.flatten()) for rule in self._rules], 1)
+        places = self._places.to(who.device)[who].flatten()
+        moves = _moves(_chosen(ways, places)).view(rows, PREDATORS)
+        act = one_hot(torch.cat([moves, torch.zeros_like(moves[:, :1])], 1), MOVES).to(obs.dtype).flatten(1)
+        return act * view.acting.repeat_interleave(MOVES, 1)
+
+
+class Hunters:
+    """One such set as an actor."""
+
+    def __init__(self, scenario: Hunted, rules: Sequence[str]) -> None:
+        """
+        Args:
+            scenario, rules: as of `Packs`.
+
+        Raises:
+            GameError: as there.
+        """
+        self._pack = Packs(scenario, [rules])
 
     def init(self, window: Window) -> Carry:
         """Nothing to remember."""
         return None
 
-    @torch.no_grad()
     def step(self, carry: Carry, view: View, rng: torch.Generator | None) -> tuple[Carry, Tensor]:
-        """The joint action `(B, A)`; with rng None chance decides for the first one."""
-        rows = len(view)
-        chance = view.obs.new_zeros(PREDATORS, rows)
-        if rng is not None:
-            chance = torch.rand(chance.shape, generator=rng, device=chance.device)
-        own = view.obs[:, : PREDATORS * self._width].view(rows, PREDATORS, self._width)
-        away, velocity = own[..., self._first : self._first + 6].view(rows, PREDATORS, 3, 2), own[..., -2:]
-        ways = [rule(away[:, i], velocity[:, i], chance[i]) for i, rule in enumerate(self._rules)]
-        moves = _moves(torch.stack([*ways, torch.zeros_like(ways[0])], 1))
-        act = one_hot(moves, MOVES).to(view.obs.dtype).flatten(1)
-        return carry, act * view.acting.repeat_interleave(MOVES, 1)
+        """The joint action `(B, A)`, as of `Packs`."""
+        return carry, self._pack(view, torch.zeros(len(view), dtype=torch.int64, device=view.obs.device), rng)
 
 
 def _chosen(points: Tensor, place: Tensor) -> Tensor:
@@ -121,7 +143,7 @@ def _chosen(points: Tensor, place: Tensor) -> Tensor:
 
 
 def _moves(ways: Tensor) -> Tensor:
-    """The pushes `(B, N)` along the longer coordinates of `ways (B, N, 2)`; none for no way."""
-    x, y = ways.unbind(2)
+    """The pushes `(B,)` along the longer coordinates of `ways (B, 2)`; none for no way."""
+    x, y = ways.unbind(1)
     along_x, along_y = 1 + (x >= 0).long(), 3 + (y >= 0).long()
-    return torch.where(x.abs() >= y.abs(), along_x, along_y) * (ways != 0).any(2)
+    return torch.where(x.abs() >= y.abs(), along_x, along_y) * (ways != 0).any(1)

@@ -127,7 +127,8 @@ class Against:
         self._joint = torch.zeros(0)
         """(C, A) what they are about to do, beside anything in the ego's place"""
         self._carries: list[Carry] = []
-        """what each opponent remembers of all copies; of those that it does not play, anything"""
+        """what each opponent remembers of all copies; of those that it does not play, anything; [] of a pool that
+        answers together"""
         self._rng = torch.Generator()
         self._view: View | None = None
         if hasattr(game, "render"):
@@ -249,9 +250,10 @@ class Against:
         """Draw who plays the episodes that begin in the copies `where (C,)`; they look, and settle what to do."""
         for copy in where.nonzero()[:, 0].tolist():
             self._who[copy] = self._drawn(copy, int(self._episode[copy]))
-        fresh = [opponent.actor.init(first_window(self.game.spec, view)) for opponent in self.pool]
-        kept = self._carries or fresh
-        self._carries = [renew(old, new, where) for old, new in zip(kept, fresh, strict=True)]
+        if self.pool.together is None:
+            fresh = [opponent.actor.init(first_window(self.game.spec, view)) for opponent in self.pool]
+            kept = self._carries or fresh
+            self._carries = [renew(old, new, where) for old, new in zip(kept, fresh, strict=True)]
         self._decide(view, where)
 
     def _drawn(self, copy: int, episode: int) -> int:
@@ -263,10 +265,14 @@ class Against:
     @torch.no_grad()
     def _decide(self, view: View, where: Tensor) -> None:
         """Settle what the others do in the copies `where (C,)` of `view`, each opponent asked once."""
+        rng = None if self._greedy else self._rng
+        if self.pool.together is not None:
+            index = where.nonzero()[:, 0]
+            self._joint[index] = self.pool.together(view[index], self._who[index], rng)
+            return
         for k, opponent in enumerate(self.pool):
             index = (where & (self._who == k)).nonzero()[:, 0]
             if len(index):
-                rng = None if self._greedy else self._rng
                 carry, act = opponent.actor.step(_taken(self._carries[k], index), view[index], rng)
                 self._carries[k] = _put(self._carries[k], index, carry)
                 self._joint[index] = act

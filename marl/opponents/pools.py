@@ -13,11 +13,15 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor
 
 from presage.common.evaluate import evaluate
-from presage.common.game import Actor, Game, GameError, GameSpec
+from presage.common.game import Actor, Game, GameError, GameSpec, View
 from presage.marl.opponents.policies import Team
 from presage.marl.opponents.record import Record
+
+Together = Callable[[View, Tensor, torch.Generator | None], Tensor]
+"""(views `(B, ...)`, the place in the pool of who acts in each `(B,)`, what draws) -> joint actions `(B, A)`"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +43,19 @@ class Opponent:
 class Pool:
     """Opponents by name."""
 
-    def __init__(self, spec: GameSpec, opponents: Sequence[Opponent]) -> None:
+    def __init__(self, spec: GameSpec, opponents: Sequence[Opponent], *, together: Together | None = None) -> None:
         """
+        Args:
+            together: answers for all of them at once, each in its own rows, faster than one after another; for
+                opponents that remember nothing.
+
         Raises:
             GameError: two of one name, or none.
         """
         names = [opponent.name for opponent in opponents]
         if not names or len(set(names)) < len(names):
             raise GameError(f"a pool needs opponents of different names, got {names}")
-        self.spec, self.opponents = spec, tuple(opponents)
+        self.spec, self.opponents, self.together = spec, tuple(opponents), together
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,8 +85,19 @@ class Pool:
         count = max(1, min(len(families) - 1, round(share * len(families))))
         order = torch.randperm(len(families), generator=rng)[:count].tolist()
         chosen = {families[k] for k in order}
-        parts = ([o for o in self if o.kind not in chosen], [o for o in self if o.kind in chosen])
-        return Pool(self.spec, parts[0]), Pool(self.spec, parts[1])
+        tried = [place for place, opponent in enumerate(self) if opponent.kind in chosen]
+        return self._of([place for place in range(len(self)) if place not in tried]), self._of(tried)
+
+    def _of(self, places: Sequence[int]) -> Pool:
+        """Some of them."""
+        all_of_them, kept = self.together, torch.tensor(places)
+
+        def together(view: View, who: Tensor, rng: torch.Generator | None) -> Tensor:
+            assert all_of_them is not None
+            return all_of_them(view, kept.to(who.device)[who], rng)
+
+        some = [self.opponents[place] for place in places]
+        return Pool(self.spec, some, together=None if all_of_them is None else together)
 
     def record(self, game: Game, ego: str, actor: Actor, episodes: int, seed: int, rng: torch.Generator) -> Record:
         """Episodes of every opponent, under its name, with the ego played by `actor`; actions are sampled.

@@ -14,12 +14,15 @@ from presage.common.game import Game, GameError, Rows
 from presage.common.on_policy import OnPolicyConfig
 from presage.common.run import resume, start
 from presage.common.scenario import GameConfig
+from presage.envs.particle.game import ParticleGame
 from presage.envs.particle.hunted import Hunted
 from presage.envs.registry import make
+from presage.marl.opponents.against import Against
 from presage.marl.opponents.liam import Model
 from presage.marl.opponents.liam_networks import EncodingConfig
+from presage.marl.opponents.pools import Pool
 from presage.scenarios.hunted_models import liam
-from presage.scenarios.hunted_parts import TRIPLES, hunted, labels
+from presage.scenarios.hunted_parts import PREY, TRIPLES, hunted, labels, pool
 from tests.common.tiny_runs import Interrupted, differences, interrupt, scenario
 from tests.common.toy import generator
 
@@ -52,6 +55,30 @@ def test_it_is_found_by_its_name_and_has_the_labels_that_the_scenarios_name() ->
 def test_same_seed_same_episodes() -> None:
     for one, two in zip(*(rolled(hunted(12, episode_limit=6), 20) for _ in range(2)), strict=True):
         assert all(torch.equal(getattr(one, f.name), getattr(two, f.name)) for f in fields(Rows))
+
+
+def test_predators_who_answer_together_are_those_of_the_pool() -> None:
+    found = []
+    for together in (True, False):
+        scenario = Hunted()
+        everyone = pool(scenario, 6)
+        alone = Pool(everyone.spec, everyone.opponents)
+        game = ParticleGame(scenario, 12, episode_limit=6)
+        found.append(rolled(Against(game, PREY, everyone if together else alone, greedy=True), 20))
+    for one, two in zip(*found, strict=True):
+        assert all(torch.equal(getattr(one, f.name), getattr(two, f.name)) for f in fields(Rows))
+
+
+def test_parts_of_the_pool_answer_together_as_well() -> None:
+    everyone = pool(Hunted())
+    game = ParticleGame(Hunted(), 12)
+    view = game.reset(0)
+    for part in everyone.split(0.3, generator(1)):
+        assert part.together is not None
+        who = torch.arange(12) % len(part)
+        act = part.together(view, who, None)
+        for place, opponent in enumerate(part):
+            assert torch.equal(act[who == place], opponent.actor.step(None, view[who == place], None)[1])
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from presage.common.game import GameError, View
 from presage.envs.particle import ParticleGame, TrueKernel, WorldState
 from presage.envs.particle.greedy import DIRECTIONS
 from presage.envs.particle.hunted import UNSEEN, Hunted
-from presage.envs.particle.hunters import RULES, Hunters
+from presage.envs.particle.hunters import RULES, Hunters, Packs
 from presage.envs.particle.rules import game_spec
 
 FAR = ((-0.8, 0.8), (0.8, 0.8), (-0.8, -0.8))
@@ -212,3 +212,13 @@ def test_chance_is_passed_in() -> None:
     assert abs(float(share[MOVES["right"]]) - 0.5) < 0.05
     assert abs(float(share[MOVES["left"]]) - 0.5) < 0.05
     assert len(RULES) == 7
+
+
+def test_sets_together_run_as_each_does_alone() -> None:
+    sets = [("farthest", "still", "prey"), ("nearest", "ahead", "other"), ("together", "together", "nearest")]
+    game = ParticleGame(Hunted(), 60, dtype=torch.float64)
+    view, who = game.reset(1), torch.arange(60) % 3
+    act = Packs(Hunted(), sets)(view, who, None)
+    for k, rules in enumerate(sets):
+        assert torch.equal(act[who == k], Hunters(Hunted(), rules).step(None, view[who == k], None)[1])
+    assert len(torch.unique(act, dim=0)) > 10
