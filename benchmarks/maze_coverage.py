@@ -24,12 +24,13 @@ from presage.common.report import plot_curves
 from presage.common.training import Training
 from presage.gcrl.goals.choice import GoalsConfig
 from presage.gcrl.goals.goal_gan import GoalGANConfig
-from presage.gcrl.goals.hindsight_goals import HindsightGoalsConfig
 from presage.gcrl.goals.subgoals import ForeseenSubgoalsConfig
 from presage.scenarios.goal_models import LONG_WAYS, in_a_maze, point_maze_mapgo
 
 LOW, HIGH = (-5.5, -4.0), (5.5, 4.0)
 """the box of goals: the maze with its walls"""
+GOAL_GAN = GoalGANConfig(goals=24, tries=2, least_positive=4)
+"""rounds of 48 episodes, so that a run has some"""
 ARMS = {
     "the game's goals": GoalsConfig(),
     "uniform": GoalsConfig(source="uniform", low=LOW, high=HIGH),
@@ -38,8 +39,8 @@ ARMS = {
     "OMEGA": GoalsConfig(source="maximum_entropy", maximum_entropy=replace(LONG_WAYS, annealed=True)),
     "Skew-Fit": GoalsConfig(source="maximum_entropy", maximum_entropy=replace(LONG_WAYS, power=-1.0)),
     "intermediate": GoalsConfig(source="intermediate"),
-    "GoalGAN": GoalsConfig(source="goal_gan", low=LOW, high=HIGH, goal_gan=GoalGANConfig(rounds=20)),
-    "HGG": GoalsConfig(source="hindsight", reach=math.dist(LOW, HIGH), hindsight=HindsightGoalsConfig(discount=0.99)),
+    "GoalGAN": GoalsConfig(source="goal_gan", low=LOW, high=HIGH, goal_gan=GOAL_GAN),
+    "HGG": GoalsConfig(source="hindsight", reach=math.dist(LOW, HIGH)),
     "foreseen subgoals": GoalsConfig(source="subgoals", subgoals=ForeseenSubgoalsConfig(length=50)),
 }
 """sources by label; all but the game's wander on from their goals"""

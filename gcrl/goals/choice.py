@@ -88,24 +88,26 @@ class GoalsConfig:
             return None
         if self.source in ("maximum_entropy", "hindsight"):
             value = as_penalty(value, rule, spec.goal_dim, discount, ends, device)
-        source = self._source(spec, rule, value, actor, streams, device, model)
+        source = self._source(spec, rule, value, discount, actor, streams, device, model)
         return Pursuit(
             spec, rule, source, streams("goals"), learn_every=self.learn_every, wander=self.wander, device=device
         )  # fmt: skip
 
     def _source(
-        self, spec: GameSpec, rule: GoalRule, value: Value, actor: Actor, streams: Streams, device: torch.device,
-        model: Model | None,
+        self, spec: GameSpec, rule: GoalRule, value: Value, discount: float, actor: Actor, streams: Streams,
+        device: torch.device, model: Model | None,
     ) -> GoalSource:  # fmt: skip
         width = spec.goal_dim
         if self.source == "achieved":
             return AchievedGoals()
         if self.source == "maximum_entropy":
-            return MaximumEntropy(width, value, self.maximum_entropy).to(device)
+            return MaximumEntropy(
+                width, value, self.maximum_entropy, discount=discount, episode_limit=spec.episode_limit
+            ).to(device)  # fmt: skip
         if self.source == "intermediate":
             return IntermediateGoals(spec, self.intermediate, streams("goal weights", "cpu")).to(device)
         if self.source == "hindsight":
-            return HindsightGoals(width, value, self.reach, self.hindsight).to(device)
+            return HindsightGoals(width, value, self.reach, self.hindsight, discount=discount).to(device)
         if self.source == "subgoals":
             if model is None:
                 raise ValueError("source='subgoals' needs a model to foresee them in; take a method that has one")

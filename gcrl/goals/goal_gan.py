@@ -5,6 +5,12 @@ A goal is of intermediate difficulty for a policy that reaches it sometimes, nei
 generator is trained by least squares (LSGAN) against a discriminator that has seen goals of both kinds, so that it is
 drawn to the one and pushed away from the other.
 
+Rounds go as in the paper: a set of goals, two thirds of them generated and the others archived, is pursued, each goal
+several times; then they are labelled, trained on, and archived where they are of intermediate difficulty. Before the
+first round the generator is trained to draw what has been achieved. A round is as short as its pursuits, so that their
+outcomes are those of policies that differ little. After a round with hardly any goal of intermediate difficulty, which
+trains nothing, achieved goals stand in for generated ones.
+
 The released code spans twice the box of goals and clips; here the generator's range is the box. Its labels, networks
 and noise are taken over. By itself the generator collapses to a single goal, which noise and archive hide; a small
 weight on how much its goals differ (`diversity`) spreads them over the band of intermediate ones (`GoalGAN.spread`).
@@ -21,6 +27,7 @@ from torch import Tensor, nn
 
 from presage.common.episodic_replay import EpisodicReplay
 from presage.common.game import View
+from presage.common.method import Metrics
 from presage.common.networks import StackedMLP
 from presage.gcrl.goals.source import Pursuits
 
@@ -64,8 +71,12 @@ class GoalGANConfig:
     """goals that the archive has room for; >= 1"""
     least_positive: int = 10
     """goals of intermediate difficulty without which a round trains nothing; >= 1"""
-    rounds: int = 300
-    """goals that are tried between two rounds; >= 1"""
+    goals: int = 300
+    """M, of a round; >= 1"""
+    tries: int = 3
+    """pursuits of each of them before it is labelled; >= 2: what is tried once is reached always or never"""
+    first: int = 10_000
+    """achieved goals that the generator is trained to draw before the first round; >= 1"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.low_success < self.high_success <= 1:
@@ -73,10 +84,13 @@ class GoalGANConfig:
                 f"low_success={self.low_success} and high_success={self.high_success} must be 0 <= low < high <= 1"
             )
         counts = {"noise_width": self.noise_width, "batch_size": self.batch_size, "steps": self.steps,
-                  "archive": self.archive, "least_positive": self.least_positive, "rounds": self.rounds}  # fmt: skip
+                  "archive": self.archive, "least_positive": self.least_positive, "goals": self.goals,
+                  "first": self.first}  # fmt: skip
         for name, count in counts.items():
             if count < 1:
                 raise ValueError(f"{name}={count} must be >= 1")
+        if self.tries < 2:
+            raise ValueError(f"tries={self.tries} must be >= 2: a goal that is tried once is reached always or never")
         if self.diversity < 0:
             raise ValueError(f"diversity={self.diversity} must be >= 0")
         if self.learning_rate <= 0 or self.noise < 0 or self.apart < 0 or not 0 <= self.fresh_share <= 1:
@@ -98,6 +112,9 @@ def intermediate(successes: Tensor, tries: Tensor, low: float, high: float) -> T
 
 class GoalGAN(nn.Module):
     """The source of GoalGAN's goals; a `GoalSource`."""
+
+    checkpoint_skip = ("metrics",)
+    """made again by every round"""
 
     def __init__(self, low: Tensor, high: Tensor, config: GoalGANConfig | None, rng: torch.Generator) -> None:
         """
@@ -123,12 +140,19 @@ class GoalGAN(nn.Module):
         self.register_buffer("archived", torch.zeros(config.archive, width))
         self.kept = 0
         """goals in the archive"""
-        self.register_buffer("tried", torch.zeros(config.rounds, width))
-        self.register_buffer("outcomes", torch.zeros(config.rounds, 2))
-        self.trials = 0
-        """goals tried since the last round, with successes and tries in `outcomes`"""
+        self.register_buffer("tried", torch.zeros(config.goals, width))
+        """the goals of the round"""
+        self.register_buffer("asked", torch.zeros(config.goals, dtype=torch.int64))
+        """how often each was proposed"""
+        self.register_buffer("outcomes", torch.zeros(config.goals, 2))
+        """successes and tries of each, among episodes that are over"""
+        self.under_way = False
+        """whether there is a round"""
         self.trained = False
-        """whether the networks have seen any goal"""
+        """whether the generator has seen any goal"""
+        self.hopeless = False
+        """whether the last round had too few goals of intermediate difficulty"""
+        self.metrics: Metrics = {}
 
     # ------------------------------------------------------------- networks
 
@@ -199,46 +223,65 @@ class GoalGAN(nn.Module):
 
     @torch.no_grad()
     def propose(self, start: View, replay: EpisodicReplay, rng: torch.Generator) -> Tensor:
-        """Goals `(C, G)`: generated ones with noise, and archived ones; before the first round, goals that have been
-        achieved, or the game's own.
+        """Goals `(C, G)`: those of the round that were proposed least; before there is anything to learn from, the
+        game's own.
         """
-        size, config = len(start), self.config
-        if not self.trained and self.kept == 0:
-            return replay.achieved_after(replay.sample(size, rng)[:, None]) if len(replay) else start.desired
-        old = torch.randint(max(self.kept, 1), (size,), generator=rng, device=start.obs.device)
-        fresh = self.generate(size, rng)
-        fresh = fresh + config.noise * torch.randn(fresh.shape, generator=rng, device=fresh.device)
-        middle, reach = self.get_buffer("middle"), self.get_buffer("reach")
-        fresh = torch.minimum(torch.maximum(fresh, middle - reach), middle + reach)
-        take = torch.rand(size, generator=rng, device=fresh.device) < config.fresh_share
-        take = (take | (self.kept == 0)) & self.trained
-        return torch.where(take[:, None], fresh, self.get_buffer("archived")[old])
+        if not self.trained:
+            return start.desired
+        tried, asked = self.get_buffer("tried"), self.get_buffer("asked")
+        if not self.under_way:
+            tried.copy_(self._drawn(replay, rng))
+            asked.zero_()
+            self.get_buffer("outcomes").zero_()
+            self.under_way = True
+        size = len(start)
+        place = asked.argsort(stable=True)[torch.arange(size, device=asked.device) % len(tried)]
+        asked.index_add_(0, place, torch.ones_like(place))
+        return tried[place]
+
+    def _drawn(self, replay: EpisodicReplay, rng: torch.Generator) -> Tensor:
+        """Goals `(M, G)` of a round, in no order."""
+        config, middle, reach = self.config, self.get_buffer("middle"), self.get_buffer("reach")
+        old = min(self.kept, round((1 - config.fresh_share) * config.goals))
+        archived = self.get_buffer("archived")[torch.randperm(max(self.kept, 1), generator=rng, device=middle.device)]
+        if self.hopeless:
+            fresh = replay.achieved_after(replay.sample(config.goals - old, rng)[:, None])
+        else:
+            fresh = self.generate(config.goals - old, rng)
+            fresh = fresh + config.noise * torch.randn(fresh.shape, generator=rng, device=fresh.device)
+            fresh = torch.minimum(torch.maximum(fresh, middle - reach), middle + reach)
+        goals = torch.cat([fresh, archived[:old]])
+        return goals[torch.randperm(len(goals), generator=rng, device=goals.device)]
 
     def ended(self, pursuits: Pursuits) -> None:
-        """Count how often each goal was pursued and reached; beyond a round's goals, the newest are not counted."""
-        tried, outcomes = self.get_buffer("tried"), self.get_buffer("outcomes")
-        for goal, reached in zip(pursuits.goals, pursuits.reached, strict=True):
-            same = (tried[: self.trials] == goal).all(1).nonzero()
-            if len(same):
-                place = int(same[0])
-            elif self.trials < len(tried):
-                place = self.trials
-                tried[place], outcomes[place] = goal, 0.0
-                self.trials += 1
-            else:
-                continue
-            outcomes[place, 0] += float(reached)
-            outcomes[place, 1] += 1.0
+        """Count how often each goal of the round was pursued and reached; others are none of its business."""
+        same = (pursuits.goals[:, None] == self.get_buffer("tried")).all(2)
+        known, place = same.any(1), same.long().argmax(1)
+        counts = torch.stack([pursuits.reached.float(), torch.ones(len(pursuits), device=place.device)], 1)
+        self.get_buffer("outcomes").index_add_(0, place[known], counts[known])
 
     def learn(self, replay: EpisodicReplay, rng: torch.Generator) -> None:
-        """Once a round's goals have been tried: label them, train on them, archive those of intermediate difficulty."""
-        if self.trials < self.config.rounds:
+        """Once a round's goals have been tried: label them, train on them, archive those of intermediate difficulty.
+        At first, train on what has been achieved.
+        """
+        if not self.trained:
+            achieved = replay.achieved_after(replay.sample(self.config.first, rng)[:, None])
+            self.fit(achieved, torch.ones(len(achieved), dtype=torch.bool, device=achieved.device), rng)
             return
-        goals, outcomes = self.get_buffer("tried").clone(), self.get_buffer("outcomes")
+        outcomes = self.get_buffer("outcomes")
+        if not self.under_way or outcomes[:, 1].sum() < self.config.tries * len(outcomes):
+            return
+        whole = outcomes[:, 1] > 1  # a goal whose episodes were dropped says nothing
+        goals, outcomes = self.get_buffer("tried")[whole], outcomes[whole]
         labels = intermediate(outcomes[:, 0], outcomes[:, 1], self.config.low_success, self.config.high_success)
-        self.trials = 0
-        self.fit(goals, labels, rng)
+        self.under_way = False
+        self.hopeless = not self.fit(goals, labels, rng)
         self.remember(goals[labels])
+        self.metrics = {
+            "goal/intermediate_share": float(labels.double().mean()),
+            "goal/generator_spread": float((self.spread(rng) / self.get_buffer("reach")).mean()),
+            "goal/archived": float(self.kept),
+        }
 
     def remember(self, goals: Tensor) -> None:
         """Archive those of `goals (M, G)` that are far enough from all archived ones, as long as there is room."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from presage.common.episodic_replay import EpisodicReplay
 from presage.common.game import View
 from presage.gcrl.goals.maximum_entropy import Value
-from presage.gcrl.goals.source import Pursuits
+from presage.gcrl.goals.source import NOTHING, Pursuits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,6 @@ class HindsightGoalsConfig:
     """L: how much the value can change with the goal; > 0"""
     start_weight: float = 3.0
     """c: weight of how far apart the starts of an episode and a trajectory are; >= 0"""
-    discount: float = 0.98
-    """gamma, in [0, 1); of the value, whose rewards are -1 and 0"""
     moved: float = 0.01
     """how far from its start a trajectory has to end; >= 0"""
     noise: float = 0.0
@@ -44,8 +42,8 @@ class HindsightGoalsConfig:
     def __post_init__(self) -> None:
         if self.pool < 1 or self.matched < 1:
             raise ValueError(f"pool={self.pool} and matched={self.matched} must be >= 1")
-        if self.lipschitz <= 0 or not 0 <= self.discount < 1:
-            raise ValueError(f"lipschitz={self.lipschitz} must be > 0 and discount={self.discount} lie in [0, 1)")
+        if self.lipschitz <= 0:
+            raise ValueError(f"lipschitz={self.lipschitz} must be > 0")
         if self.start_weight < 0 or self.moved < 0 or self.noise < 0:
             raise ValueError(
                 f"start_weight={self.start_weight}, moved={self.moved} and noise={self.noise} must be >= 0"
@@ -71,19 +69,25 @@ class HindsightGoals(nn.Module):
 
     checkpoint_skip = ("value",)
     """the policy's business"""
+    metrics = NOTHING
 
-    def __init__(self, width: int, value: Value, reach: float, config: HindsightGoalsConfig | None = None) -> None:
+    def __init__(
+        self, width: int, value: Value, reach: float, config: HindsightGoalsConfig | None = None, *,
+        discount: float = 0.98,
+    ) -> None:  # fmt: skip
         """
         Args:
             width: G. value: of the policy that pursues. reach: the largest distance between start and goal, > 0.
+            discount: gamma of the value, whose rewards are -1 and 0; in [0, 1).
 
         Raises:
-            ValueError: `reach` is not positive.
+            ValueError: `reach` or `discount` is out of range.
         """
         super().__init__()
-        if reach <= 0:
-            raise ValueError(f"reach={reach} must be > 0")
+        if reach <= 0 or not 0 <= discount < 1:
+            raise ValueError(f"reach={reach} must be > 0 and discount={discount} lie in [0, 1)")
         self.config, self.value, self.reach = config or HindsightGoalsConfig(), value, reach
+        self.discount = discount
         self.register_buffer("wanted", torch.zeros(self.config.matched, 2 * width))
         self.met = 0
         """desired goals so far; `wanted` is a ring of the newest, each with what was achieved at its start"""
@@ -105,8 +109,8 @@ class HindsightGoals(nn.Module):
         many, length, _ = trails.shape
         rows = torch.arange(many, device=goals.device).repeat_interleave(length)
         values = self.value(begun[rows], trails.reshape(-1, width)).view(many, length)
-        values = values.clamp(-1.0 / (1.0 - config.discount), 0.0)
-        prices = -self.reach * (1.0 - config.discount) / config.lipschitz * values
+        values = values.clamp(-1.0 / (1.0 - self.discount), 0.0)
+        prices = -self.reach * (1.0 - self.discount) / config.lipschitz * values
         costs, steps = trajectory_costs(trails, there, prices, goals)
         costs = costs + config.start_weight * torch.cdist(begins, begun.achieved)
         wants, takes = (torch.from_numpy(each) for each in linear_sum_assignment(costs.cpu().numpy()))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from presage.common.episodic_replay import EpisodicReplay
 from presage.common.game import GameSpec, View
 from presage.common.networks import Normaliser, StackedMLP
-from presage.gcrl.goals.source import Pursuits
+from presage.gcrl.goals.source import NOTHING, Pursuits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,8 @@ class IntermediateConfig:
 
 class IntermediateGoals(nn.Module):
     """The source of goals that are reached about every other time; a `GoalSource`."""
+
+    metrics = NOTHING
 
     def __init__(self, spec: GameSpec, config: IntermediateConfig | None, rng: torch.Generator) -> None:
         """

@@ -11,7 +11,7 @@ Shape suffixes: C episodes, M candidates, G goal.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -47,8 +47,8 @@ class MaximumEntropyConfig:
     """OMEGA: newest of the game's own goals that their density is fitted to; >= 2"""
     cutoff: float = -3.0
     """value from which on a goal counts as reachable, at first and at most; for rewards of -1 and 0"""
-    lowest: float = -50.0
-    """what the cutoff cannot fall below; <= cutoff"""
+    lowest: float | None = None
+    """what the cutoff cannot fall below; <= cutoff. None: the value of a goal that is four fifths of an episode away"""
     judged: int = 10
     """episodes by whose successes the cutoff is moved; >= 1"""
 
@@ -58,7 +58,7 @@ class MaximumEntropyConfig:
         for name, (value, least) in low.items():
             if value < least:
                 raise ValueError(f"{name}={value} must be >= {least}")
-        if self.bandwidth <= 0 or self.lowest > self.cutoff:
+        if self.bandwidth <= 0 or (self.lowest is not None and self.lowest > self.cutoff):
             raise ValueError(f"bandwidth={self.bandwidth} must be > 0, lowest={self.lowest} <= cutoff={self.cutoff}")
 
 
@@ -68,10 +68,14 @@ class MaximumEntropy(nn.Module):
     checkpoint_skip = ("value",)
     """the policy's business"""
 
-    def __init__(self, width: int, value: Value, config: MaximumEntropyConfig | None = None) -> None:
+    def __init__(
+        self, width: int, value: Value, config: MaximumEntropyConfig | None = None, *, discount: float = 0.98,
+        episode_limit: int | None = None,
+    ) -> None:  # fmt: skip
         """
         Args:
-            width: G. value: of the policy that pursues.
+            width: G. value: of the policy that pursues. discount: of that value. episode_limit: most env steps of an
+                episode; both tell the lowest cutoff where `config` does not.
         """
         super().__init__()
         self.config, self.value = config or MaximumEntropyConfig(), value
@@ -80,12 +84,19 @@ class MaximumEntropy(nn.Module):
         self.register_buffer("wanted", torch.zeros(self.config.remembered, width))
         self.met = 0
         """of the game's own goals so far; `wanted` is a ring of the newest"""
+        self.lowest = lowest_cutoff(discount, episode_limit) if self.config.lowest is None else self.config.lowest
         self.cutoff = self.config.cutoff
         """value from which on a goal counts as reachable now"""
         self.successes: list[bool] = []
         """of the latest episodes, since the cutoff was last judged"""
         self.chance = 1.0
         """of the game's own goal, with OMEGA"""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The cutoff, and OMEGA's chance."""
+        found = {"goal/cutoff": self.cutoff}
+        return found | ({"goal/chance_of_own": self.chance} if self.config.annealed else {})
 
     def propose(self, start: View, replay: EpisodicReplay, rng: torch.Generator) -> Tensor:
         """Goals `(C, G)`; before the first fit the game's own."""
@@ -129,7 +140,7 @@ class MaximumEntropy(nn.Module):
                 continue
             share = sum(self.successes) / len(self.successes)
             if share >= 0.7:
-                self.cutoff = max(self.cutoff - 1.0, self.config.lowest)
+                self.cutoff = max(self.cutoff - 1.0, min(self.lowest, self.config.cutoff))
             elif share <= 0.3:
                 self.cutoff = min(self.cutoff + 1.0, self.config.cutoff)
             self.successes = []
@@ -143,6 +154,15 @@ class MaximumEntropy(nn.Module):
             self.desired.fit(wanted, like=self.achieved)
             apart = self.desired.log_density(wanted) - self.achieved.log_density(wanted)
             self.chance = chance_of_own(float(apart.mean()), self.config.offset)
+
+
+def lowest_cutoff(discount: float, episode_limit: int | None) -> float:
+    """What a goal is worth that takes four fifths of an episode to reach, where every step until then costs 1; a
+    discount above 0.99 counts as that. Without a limit, one that is never reached.
+    """
+    rate = min(discount, 0.99)
+    missed = 0.0 if episode_limit is None else rate ** (0.8 * episode_limit)
+    return -(1.0 - missed) / (1.0 - rate)
 
 
 def chance_of_own(apart: float, offset: float) -> float:

@@ -81,6 +81,7 @@ class Pursuit(nn.Module):
             self.since = 0
             outcomes = replay.achieved_after(replay.latest(10_000)[:, None])
             self.metrics["goal/achieved_spread"] = float(outcomes.std(0, unbiased=False).mean())
+            self.metrics |= self.source.metrics
         goals = self.source.propose(view[begins], replay, self.rng)
         for field in fields(View):
             held[field.name] = torch.where(begins[:, None], getattr(view, field.name), held[field.name])

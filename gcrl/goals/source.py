@@ -5,7 +5,9 @@ Shape suffixes: C episodes that begin or end, G goal.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -13,6 +15,9 @@ from torch import Tensor
 
 from presage.common.episodic_replay import EpisodicReplay
 from presage.common.game import View
+
+NOTHING: Mapping[str, float] = MappingProxyType({})
+"""to log"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,11 @@ class Pursuits:
 class GoalSource(Protocol):
     """Proposes goals, and learns from how they go."""
 
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """What there is to log, by name."""
+        ...
+
     def propose(self, start: View, replay: EpisodicReplay, rng: torch.Generator) -> Tensor:
         """Goals `(C, G)` for C episodes that begin at `start`, whose `desired` are the game's own goals."""
         ...
@@ -49,6 +59,8 @@ class GoalSource(Protocol):
 class GameGoals:
     """The game's own goals."""
 
+    metrics = NOTHING
+
     def propose(self, start: View, replay: EpisodicReplay, rng: torch.Generator) -> Tensor:
         """As they are."""
         return start.desired
@@ -62,6 +74,8 @@ class GameGoals:
 
 class UniformGoals:
     """Goals uniform in a box."""
+
+    metrics = NOTHING
 
     def __init__(self, low: Tensor, high: Tensor) -> None:
         """
@@ -89,6 +103,8 @@ class UniformGoals:
 
 class AchievedGoals:
     """Goals that have been achieved, all rows of the replay alike; before there are any, the game's own."""
+
+    metrics = NOTHING
 
     def propose(self, start: View, replay: EpisodicReplay, rng: torch.Generator) -> Tensor:
         """Drawn for every episode."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from presage.common.episodic_replay import EpisodicReplay
 from presage.common.evaluate import first_window
 from presage.common.game import ALL_AGENTS, Actor, GameError, GameSpec, GoalRule, Kernel, View
-from presage.gcrl.goals.source import Pursuits
+from presage.gcrl.goals.source import NOTHING, Pursuits
 
 StretchCost = Callable[[Tensor, Tensor], Tensor]
 """what it costs to plan from places `(M, S)` to places `(M, S)`: `(M,)`, 0 where it succeeds"""
@@ -126,6 +126,7 @@ class ForeseenSubgoals:
 
     checkpoint_skip = ("kernel", "actor")
     """saved with whoever imagines and acts"""
+    metrics = NOTHING
 
     def __init__(
         self, spec: GameSpec, rule: GoalRule, kernel: Kernel, actor: Actor,

@@ -18,7 +18,7 @@ from tests.common.toy import box_agent, generator
 
 PLANE = GameSpec(name="plane", agents=(box_agent("a", (0, 1), 2, (0, 1)),), obs_dim=2, goal_dim=2, achieved=(0, 1))
 GAMMA, REACH, LIPSCHITZ, START = 0.9, 10.0, 5.0, 3.0
-CONFIG = HindsightGoalsConfig(discount=GAMMA, lipschitz=LIPSCHITZ, start_weight=START)
+CONFIG = HindsightGoalsConfig(lipschitz=LIPSCHITZ, start_weight=START)
 
 
 def played(trails: list[Tensor]) -> EpisodicReplay:
@@ -58,7 +58,7 @@ def test_goals_are_matched_at_the_least_total_cost(seed: int) -> None:
     rng = generator(seed)
     trails = [torch.randn(length, 2, generator=rng).cumsum(0) for length in (4, 7, 3, 6)]
     desired, at = 3 * torch.randn(3, 2, generator=rng), torch.randn(3, 2, generator=rng)
-    source, replay = HindsightGoals(2, hard, REACH, CONFIG), played(trails)
+    source, replay = HindsightGoals(2, hard, REACH, CONFIG, discount=GAMMA), played(trails)
     source.learn(replay, rng)
     found = source.propose(starts(desired, at), replay, rng)
     costs = [[cost(trail, at[j], desired[j]) for trail in trails] for j in range(3)]
@@ -76,7 +76,7 @@ def test_costs_look_at_no_step_after_a_trajectory_s_end() -> None:
 
 def test_trajectories_are_those_of_the_replay_that_moved() -> None:
     moving, still = torch.tensor([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]]), torch.zeros(4, 2)
-    source = HindsightGoals(2, hard, REACH, CONFIG)
+    source = HindsightGoals(2, hard, REACH, CONFIG, discount=GAMMA)
     source.learn(EpisodicReplay(PLANE, 10, 1), generator(0))
     assert not source.held
     source.learn(played([still, moving, still, moving + 1]), generator(0))
@@ -87,20 +87,20 @@ def test_trajectories_are_those_of_the_replay_that_moved() -> None:
 
 def test_without_trajectories_the_game_s_own_goals_are_pursued() -> None:
     desired = torch.tensor([[4.0, 5.0]])
-    source = HindsightGoals(2, hard, REACH, CONFIG)
+    source = HindsightGoals(2, hard, REACH, CONFIG, discount=GAMMA)
     assert torch.equal(source.propose(starts(desired), EpisodicReplay(PLANE, 10, 1), generator(0)), desired)
 
 
 def test_goals_met_before_take_their_share_of_the_trajectories() -> None:
     """Two trajectories: the better one goes to the goal that gains most by it, be it of an episode before."""
     near, far = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 9.0]])
-    source, replay = HindsightGoals(2, hard, REACH, CONFIG), played([near, far])
+    source, replay = HindsightGoals(2, hard, REACH, CONFIG, discount=GAMMA), played([near, far])
     source.learn(replay, generator(0))
     goal = torch.tensor([[0.0, 5.5]])
     assert source.propose(starts(goal), replay, generator(0)).tolist() == [[0.0, 9.0]]
     source.ended(Pursuits(start=starts(torch.tensor([[0.0, 9.0]])), goals=goal, reached=torch.tensor([False])))
     assert source.propose(starts(goal), replay, generator(0)).tolist() == [[1.0, 0.0]]
-    other = HindsightGoals(2, hard, REACH, CONFIG)
+    other = HindsightGoals(2, hard, REACH, CONFIG, discount=GAMMA)
     restore_learner(other, learner_state(source))
     other.learn(replay, generator(0))
     assert other.propose(starts(goal), replay, generator(0)).tolist() == [[1.0, 0.0]]
@@ -108,7 +108,8 @@ def test_goals_met_before_take_their_share_of_the_trajectories() -> None:
 
 def test_goals_come_nearer_to_the_desired_one_as_trajectories_do() -> None:
     rng, desired = generator(0), torch.tensor([[8.0, 8.0]])
-    source, trails, gaps = HindsightGoals(2, hard, REACH, CONFIG), [torch.randn(6, 2, generator=rng) * 0.5], []
+    source = HindsightGoals(2, hard, REACH, CONFIG, discount=GAMMA)
+    trails, gaps = [torch.randn(6, 2, generator=rng) * 0.5], list[float]()
     trails[0][0] = 0.0
     for _ in range(40):
         replay = played(trails[-60:])
@@ -122,7 +123,7 @@ def test_goals_come_nearer_to_the_desired_one_as_trajectories_do() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"pool": 0}, {"matched": 0}, {"lipschitz": 0.0}, {"discount": 1.0}, {"start_weight": -1.0}, {"moved": -1.0},
+    [{"pool": 0}, {"matched": 0}, {"lipschitz": 0.0}, {"start_weight": -1.0}, {"moved": -1.0},
      {"noise": -0.5}],
     ids=lambda wrong: next(iter(wrong)),
 )  # fmt: skip
@@ -132,3 +133,5 @@ def test_numbers_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
         HindsightGoalsConfig(**wrong)
     with pytest.raises(ValueError, match=r"reach=0\.0 must be > 0"):
         HindsightGoals(2, hard, 0.0)
+    with pytest.raises(ValueError, match=r"discount=1\.0 lie in \[0, 1\)"):
+        HindsightGoals(2, hard, 1.0, discount=1.0)

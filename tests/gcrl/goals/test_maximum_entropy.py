@@ -16,7 +16,7 @@ from presage.common.learner_state import learner_state, restore_learner
 from presage.envs.goal_rules import DistanceRule
 from presage.gcrl.goals.choice import as_penalty
 from presage.gcrl.goals.density import KernelDensity
-from presage.gcrl.goals.maximum_entropy import MaximumEntropy, MaximumEntropyConfig, chance_of_own
+from presage.gcrl.goals.maximum_entropy import MaximumEntropy, MaximumEntropyConfig, chance_of_own, lowest_cutoff
 from presage.gcrl.goals.source import AchievedGoals, GameGoals, GoalSource, Pursuits, UniformGoals
 from tests.common.toy import box_agent, generator
 
@@ -87,6 +87,20 @@ def test_a_power_of_the_density_draws_as_it_says() -> None:
     torch.testing.assert_close(found, torch.tensor([0.523, 0.279, 0.198], dtype=torch.float64), atol=0.05, rtol=0)
 
 
+@pytest.mark.parametrize(("power", "shares"), [(-1.0, (1 / 3, 1 / 3, 1 / 3)), (-0.5, (0.523, 0.279, 0.198))])
+def test_candidates_of_a_known_density_are_drawn_in_the_shares_of_its_power(
+    power: float, shares: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, density = MaximumEntropy(1, easy, MaximumEntropyConfig(power=power)), torch.tensor([0.7, 0.2, 0.1])
+    monkeypatch.setattr(source.achieved, "log_density", lambda goals: density.log()[goals[:, 0].long()])
+    draws, many = 10_000, 500
+    candidates = torch.multinomial(density, draws * many, True, generator=generator(0)).view(draws, many, 1)
+    chosen = source.choose(candidates, torch.zeros(draws, many), generator(1))
+    for goal, share in enumerate(shares):
+        sigma = math.sqrt(share * (1 - share) / draws)
+        assert float((chosen == goal).double().mean()) == pytest.approx(share, abs=3 * sigma)
+
+
 def test_the_chance_of_the_game_s_own_goal_follows_the_divergence() -> None:
     assert chance_of_own(0.0, -3.0) == chance_of_own(4.0, -3.0) == 1.0
     assert chance_of_own(8.0, -3.0) == pytest.approx(0.2)
@@ -119,6 +133,19 @@ def test_own_goals_are_pursued_by_chance_and_only_within_reach() -> None:
     assert float(own.double().mean()) == pytest.approx(0.25, abs=0.03)
     reach = -10.0
     assert not (source.propose(starts(LINE, 400, 99.0), replay, rng)[:, 0] == 99.0).any()
+
+
+def test_the_lowest_cutoff_is_the_value_four_fifths_of_an_episode_away() -> None:
+    assert lowest_cutoff(0.98, 50) == pytest.approx(-27.7, abs=0.05)
+    assert lowest_cutoff(0.999, 300) == pytest.approx(-sum(0.99**k for k in range(240)))
+    assert lowest_cutoff(0.98, None) == pytest.approx(-50.0)
+    source = MaximumEntropy(1, easy, discount=0.9, episode_limit=5)
+    for _ in range(9):
+        source.ended(pursuits(LINE, [True] * 10))
+    assert source.cutoff == source.metrics["goal/cutoff"] == pytest.approx(-(1 + 0.9 + 0.81 + 0.729))
+    short = MaximumEntropy(1, easy, discount=0.9, episode_limit=1)
+    short.ended(pursuits(LINE, [True] * 10))
+    assert short.cutoff == -3.0, "never above where it starts"
 
 
 def test_the_cutoff_follows_successes() -> None:

@@ -26,6 +26,7 @@ class Told:
         self.proposed: list[Tensor] = []
         self.over: list[Pursuits] = []
         self.learned: list[int] = []
+        self.metrics: dict[str, float] = {}
 
     def propose(self, start: View, replay: EpisodicReplay, rng: torch.Generator) -> Tensor:
         self.proposed.append(torch.rand(len(start), 2, generator=rng) * 2)
@@ -36,6 +37,7 @@ class Told:
 
     def learn(self, replay: EpisodicReplay, rng: torch.Generator) -> None:
         self.learned.append(len(replay))
+        self.metrics = {"goal/told": float(len(self.over))}
 
 
 def pursuing(rules: World2D, source: Told, **numbers: Any) -> Pursuit:
