@@ -120,6 +120,25 @@ def test_illegal_entries_are_never_chosen_and_the_rest_sums_to_one(seed: int, sp
     assert bool((shares[~possible] == 0).all())
 
 
+@pytest.mark.parametrize("what", ["log_prob", "entropy", "sample", "averaged", "choices"])
+def test_illegal_entries_get_no_gradient(what: str) -> None:
+    heads, rng = discrete(4, 3), generator(0)
+    legal = torch.rand(50, 7, generator=rng) < 0.5
+    legal[:, 0] = legal[:, 1] = legal[:, 5] = legal[:, 6] = True
+    logits = torch.randn(50, 7, generator=rng).requires_grad_()
+    act, value = answer(heads, logits, legal, rng)
+    found = {
+        "log_prob": lambda: log_prob(heads, logits, act.detach(), legal),
+        "entropy": lambda: entropy(heads, logits, legal),
+        "sample": lambda: act @ torch.arange(7.0) + value,
+        "averaged": lambda: answer(heads, logits, legal, rng, averaged=True)[1],
+        "choices": lambda: choice_log_probabilities(heads, logits, legal, choices(heads)).exp().square().sum(1),
+    }
+    (slope,) = torch.autograd.grad(found[what]().sum(), logits)
+    assert not slope[~legal].any()
+    assert slope[legal].all()
+
+
 def test_an_agent_for_which_nothing_is_legal_gets_finite_numbers() -> None:
     heads = discrete(2, 2, 2, 2, 2, 2)
     parameters = torch.zeros(1, 12, requires_grad=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import gymnasium
@@ -60,6 +61,29 @@ def test_points_are_paid_as_the_environment_pays(name: str, options: dict[str, A
     assert 0 < int(rule.success(*pair).sum()) < 300
 
 
+@pytest.mark.parametrize(("name", "options"), POINTS, ids=[name for name, _ in POINTS])
+def test_points_near_the_threshold_fall_on_the_side_that_the_environment_sees(
+    name: str, options: dict[str, Any]
+) -> None:
+    env = make_gymnasium(name, options)
+    rule = goal_rule_of(env)
+    assert isinstance(rule, DistanceRule)
+    raw: Any = env.unwrapped
+    rng, width = np.random.default_rng(0), env.observation_space["desired_goal"].shape[0]  # type: ignore[index]
+    off = np.repeat([-1e-3, -1e-6, -1e-9, 1e-9, 1e-6, 1e-3], 20)
+    way, desired = rng.normal(size=(2, len(off), width))
+    achieved = desired + (rule.threshold * (1 + off) / np.linalg.norm(way, axis=1))[:, None] * way
+    achieved = np.concatenate([achieved, rule.threshold * np.eye(width), -rule.threshold * np.eye(width)])  # and on it
+    desired = np.concatenate([desired, np.zeros((2 * width, width))])
+    pair = torch.from_numpy(achieved), torch.from_numpy(desired)
+    np.testing.assert_allclose(rule.reward(*pair)[:, 0], raw.compute_reward(achieved, desired, {}), atol=1e-12)
+    assert rule.success(*pair)[: len(off), 0].tolist() == (off < 0).tolist()
+    ends = [bool(raw.compute_terminated(a, d, {})) for a, d in zip(achieved, desired, strict=True)]
+    assert rule.terminated(*pair)[:, 0].tolist() == ends
+    if hasattr(raw, "_is_success"):
+        assert rule.success(*pair)[:, 0].tolist() == raw._is_success(achieved, desired).astype(bool).tolist()
+
+
 @pytest.mark.parametrize("name", POSES)
 def test_poses_are_paid_as_the_environment_pays(name: str) -> None:
     env = make_gymnasium(name, {})
@@ -75,6 +99,20 @@ def test_poses_are_paid_as_the_environment_pays(name: str) -> None:
     assert rule.success(*pair)[:, 0].tolist() == reached
     assert 0 < sum(reached) < 120
     assert not rule.terminated(*pair).any()
+
+
+@pytest.mark.skipif(version("gymnasium-robotics") != "1.4.2", reason="other releases may pay a batch of pens rightly")
+def test_batches_of_pens_are_paid_row_by_row_which_their_environment_does_not() -> None:
+    env = make_gymnasium("HandManipulatePenDense-v1", {})
+    achieved, desired = goals(env, 60)
+    raw: Any = env.unwrapped
+    rows = [float(raw.compute_reward(a, d, {})) for a, d in zip(achieved.copy(), desired.copy(), strict=True)]
+    batch = raw.compute_reward(achieved.copy(), desired.copy(), {})
+    assert not np.allclose(batch, rows, atol=1e-3)
+    rule = goal_rule_of(env)
+    assert rule is not None
+    found = rule.reward(torch.from_numpy(achieved), torch.from_numpy(desired))
+    np.testing.assert_allclose(found[:, 0], rows, atol=1e-6)
 
 
 @pytest.mark.parametrize(

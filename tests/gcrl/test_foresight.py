@@ -14,7 +14,9 @@ from torch import Tensor
 from presage.common.dynamics import DynamicsEnsemble, EnsembleConfig
 from presage.common.episodic_replay import EpisodicReplay
 from presage.common.game import GameError, GameSpec, Outcome, Rows, View, Window
+from presage.common.networks import StackedMLP
 from presage.common.propagation import EnsembleKernel
+from presage.envs.goal_rules import DistanceRule
 from presage.gcrl.foresight import Foresight, ForesightConfig
 from presage.gcrl.hindsight import Hindsight, Shares
 from tests.common.toy import assert_same_rows, box_agent, generator
@@ -68,6 +70,47 @@ class Approaches:
         return None, act if rng is None else act + self.noise * torch.randn(act.shape, generator=rng)
 
 
+class Bends:
+    """A kernel of random weights that moves three numbers, and counts its steps in a fourth."""
+
+    def __init__(self, world: StackedMLP) -> None:
+        self.world = world
+
+    def init(self, window: Window, ego: Tensor, rng: torch.Generator) -> None:
+        return None
+
+    def step(self, carry: None, view: View, act: Tensor, rng: torch.Generator) -> tuple[None, Outcome]:
+        moved = self.world(torch.cat([view.obs[:, :3], act], 1))[0]
+        obs = view.obs + torch.cat([moved, torch.ones(len(act), 1)], 1)
+        never = torch.zeros(len(act), 1, dtype=torch.bool)
+        return None, Outcome(after=replace(view, obs=obs, achieved=obs), reward=never.float(), terminated=never)
+
+
+class Follows:
+    """A policy of random weights that reads its goal."""
+
+    def __init__(self, policy: StackedMLP) -> None:
+        self.policy = policy
+
+    def init(self, window: Window) -> None:
+        return None
+
+    def step(self, carry: None, view: View, rng: torch.Generator | None) -> tuple[None, Tensor]:
+        return None, self.policy(torch.cat([view.obs[:, :3], view.desired[:, :3]], 1))[0].tanh()
+
+
+SPACE = GameSpec(
+    name="space", agents=(box_agent("a", range(4), 2, range(4)),), obs_dim=4, goal_dim=4, achieved=(0, 1, 2, 3)
+)
+
+
+def networks(seed: int) -> tuple[StackedMLP, StackedMLP]:
+    """The weights of a world and of a policy in it."""
+    rng = generator(seed)
+    world, policy = (StackedMLP(1, width, (16,), out, rng, init="preserving") for width, out in ((5, 3), (6, 2)))
+    return world.requires_grad_(False), policy.requires_grad_(False)
+
+
 def spec_of(agents: int = 1, terminates: bool = False) -> GameSpec:
     every = tuple(range(agents))
     return GameSpec(
@@ -79,16 +122,17 @@ def spec_of(agents: int = 1, terminates: bool = False) -> GameSpec:
 def replay_of(spec: GameSpec, seed: int = 0) -> EpisodicReplay:
     """Episodes of random places, so that every outcome is another."""
     rng, replay = generator(seed), EpisodicReplay(spec, ROWS, 1)
-    place = torch.randn(ROWS + 1, spec.n, generator=rng)
+    place = torch.randn(ROWS + 1, spec.obs_dim, generator=rng)
     step = torch.arange(ROWS) % LENGTH
-    desired = torch.randn(2, spec.n, generator=rng).repeat_interleave(LENGTH, 0)
+    desired = torch.randn(2, spec.goal_dim, generator=rng).repeat_interleave(LENGTH, 0)
     view, after = (View.of(spec, at, desired=desired) for at in (place[:-1], place[1:]))
     never = torch.zeros(ROWS, spec.n, dtype=torch.bool)
     replay.extend(
         Rows.of(
-            spec, view, torch.zeros(ROWS, spec.n), -torch.ones(ROWS, spec.n), after, never, step == LENGTH - 1, step
+            spec, view, torch.zeros(ROWS, spec.act_dim), -torch.ones(ROWS, spec.n), after, never, step == LENGTH - 1,
+            step,
         )
-    )
+    )  # fmt: skip
     return replay
 
 
@@ -118,16 +162,23 @@ def test_goals_of_a_linear_world_have_a_closed_form(steps: int) -> None:
     assert seen == set(range(1, steps + 1))
 
 
-def test_goals_are_those_of_rollouts_coded_apart() -> None:
-    kernel, actor = Moves(bent=0.7), Approaches(0.3)
-    config = ForesightConfig(length=4, steps="uniform", shortest=0, pursued="kept", greedy=True)
-    _, rows, found = relabelled(config, kernel=kernel, actor=actor)
-    places = [rows.next_obs]
-    for _ in range(4):
-        places.append(places[-1] + 0.3 * (rows.desired - places[-1]) + 0.7 * places[-1].sin())
-    distance = (torch.stack(places) - found.desired).abs()  # (5, B, 1)
-    assert float(distance.min(0).values.max()) < 1e-6
-    assert len(set(distance.argmin(0).flatten().tolist())) == 5
+@pytest.mark.parametrize("seed", range(3))
+def test_every_row_gets_the_goal_of_its_own_number_of_steps(seed: int) -> None:
+    (world, policy), replay, index = networks(seed), replay_of(SPACE, seed), torch.arange(ROWS)
+    config = ForesightConfig(length=6, steps="uniform", shortest=0, pursued="kept", greedy=True)
+    foresight = Foresight(SPACE, DistanceRule(threshold=0.1), Bends(world), Follows(policy), config)
+    rows = replay.rows(index)
+    goals = foresight(replay, index, rows, generator(seed)).desired
+    steps = (goals - rows.next_obs)[:, 3].round().long()
+    assert set(steps.tolist()) == set(range(7))
+    for row, many in enumerate(steps.tolist()):
+        place = rows.next_obs[row]
+        for _ in range(many):
+            act = policy(torch.cat([place[:3], rows.desired[row, :3]])[None])[0, 0].tanh()
+            moved = world(torch.cat([place[:3], act])[None])[0, 0]
+            assert float(moved.norm()) > 1e-3  # so that one step more or less shows
+            place = place + torch.cat([moved, torch.ones(1)])
+        torch.testing.assert_close(goals[row], place, atol=1e-5, rtol=0)
 
 
 def test_the_own_outcome_is_a_goal_where_no_step_is_asked_for() -> None:
@@ -167,19 +218,23 @@ def test_rewards_follow_the_goals_and_nothing_else_changes() -> None:
 
 
 def test_goals_follow_the_present_policy_and_hindsight_does_not() -> None:
-    actor = Approaches(0.5)
-    spec, config = spec_of(), ForesightConfig(length=5, steps="uniform", greedy=True)
-    replay, index = replay_of(spec), torch.arange(ROWS)
-    foresight = Foresight(spec, Near(), Moves(), actor, config)
+    (world, policy), replay, index = networks(0), replay_of(SPACE), torch.arange(ROWS)
+    rows, rule, config = replay.rows(index), DistanceRule(threshold=0.1), ForesightConfig(length=5, steps="uniform")
+    foresight, hindsight = Foresight(SPACE, rule, Bends(world), Follows(policy), config), Hindsight(SPACE, rule)
 
-    def goals() -> Tensor:
-        return foresight(replay, index, replay.rows(index), generator(0)).desired
+    def goals() -> tuple[Tensor, Tensor]:
+        later = hindsight(replay, index, rows, generator(0))
+        return foresight(replay, index, rows, generator(0)).desired, later.desired
 
-    before = goals()
-    actor.gain = 0.9
-    assert not torch.allclose(goals(), before)
-    actor.gain = 0.5
-    assert torch.equal(goals(), before)
+    (foreseen, later), weights = goals(), [weight.clone() for weight in policy.parameters()]
+    for weight in policy.parameters():
+        weight.mul_(-1.0)
+    assert not (foreseen == goals()[0]).all(1).any()
+    assert torch.equal(goals()[1], later)
+    for weight, before in zip(policy.parameters(), weights, strict=True):
+        weight.copy_(before)
+    assert torch.equal(goals()[0], foreseen)
+    assert not torch.equal(later, rows.desired)
 
 
 def test_exploration_is_drawn_row_by_row() -> None:

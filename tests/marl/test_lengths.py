@@ -50,6 +50,8 @@ def double(*values: float) -> Tensor:
         ("error_ratio", 10, (0.0, 1e-6, 2e-6), (10, 10, 5)),
         ("accuracy_ratio", 10, (0.9, 0.8), (10, 8)),
         ("accuracy_ratio_squared", 10, (0.9, 0.8), (10, 7)),
+        ("accuracy_ratio", 6, (0.9, 0.45), (6, 3)),
+        ("accuracy_ratio_squared", 6, (0.9, 0.45), (6, 1)),
         ("accuracy_ratio", 15, (0.9, 0.45), (15, 7)),
         ("accuracy_ratio", 15, (0.95, 0.90), (15, 14)),
         ("accuracy_ratio_squared", 15, (0.95, 0.90), (15, 13)),
@@ -180,6 +182,7 @@ def played(lengths: tuple[int, ...], horizon: int, switch: Switch) -> list[list[
 def test_models_answer_first_and_real_opponents_afterwards() -> None:
     assert played((5, 2), 5, "paper") == [[0, 0, 0, 0, 0], [0, 0, 1, 1, 1]]
     assert played((5, 2), 5, "official") == [[0, 0, 0, 0, 1], [0, 1, 1, 1, 1]]
+    assert [row.count(0) for row in played((6, 3), 6, "official")] == [5, 2]
 
 
 def test_the_released_switch_asks_once_more() -> None:

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from presage.common.episodic_replay import EpisodicReplay
-from presage.common.game import GameError, Rows, View, Window
+from presage.common.evaluate import first_window
+from presage.common.game import Carry, GameError, Outcome, Rows, View, Window
+from presage.common.model_predictive import imagined_returns
 from presage.common.planning import CEM, PlanSpace
-from presage.envs.batched import RulesKernel
+from presage.envs.batched import Rules, RulesKernel
+from presage.envs.toy.maze import GridMaze
 from presage.envs.toy.plane import World2D
 from presage.gcrl.goals.subgoals import (
     ForeseenSubgoals,
@@ -80,15 +83,85 @@ def test_the_subgoal_of_two_rooms_is_at_their_door() -> None:
     assert (through_the_door(place, goal[solved]) == 0).all()
 
 
-def test_stretches_are_priced_as_often_as_the_numbers_say() -> None:
-    counted = [0]
+def visited(rules: Rules, places: Tensor) -> EpisodicReplay:
+    """A replay of steps that lead from these places to themselves."""
+    spec, size = rules.spec, len(places)
+    replay, view = EpisodicReplay(spec, size, 1), View.of(spec, places)
+    never, zero = torch.zeros(size, 1, dtype=torch.bool), torch.zeros(size, 1)
+    act = spec.random_action(view.acting, view.legal, generator(0))
+    replay.extend(Rows.of(spec, view, act, zero, view, never, never[:, 0], zero[:, 0]))
+    return replay
 
-    def cost(x: Tensor, y: Tensor) -> Tensor:
-        counted[0] += len(x)
-        return beyond_five(x, y)
 
-    subgoals_to(torch.zeros(1, 1), torch.ones(1, 1), cost, CHAIN, 1, SubgoalSearch(subgoals=1), generator(0))
-    assert counted[0] * 3 * 100 == 180_000  # each is a plan of three times a hundred rollouts
+class Walks:
+    """Takes a shortest way through a maze."""
+
+    def __init__(self, rules: GridMaze) -> None:
+        self.rules = rules
+
+    def init(self, window: Window) -> None:
+        return None
+
+    def step(self, carry: None, view: View, rng: torch.Generator | None) -> tuple[None, Tensor]:
+        moves, here = torch.eye(4), torch.cat([view.obs, view.desired], 1)
+        there = [self.rules.move(here, move.expand(len(view), -1), None)[:, :2] for move in moves]
+        left = torch.stack([self.rules.steps_to_goal(cell, view.desired) for cell in there], 1)
+        return None, moves[left.argmin(1)]
+
+
+def test_subgoals_between_two_rooms_lie_within_a_cell_of_their_door() -> None:
+    """Stretches of at most seven steps, and ways through the door that take twice as many, or a little less."""
+    length, door = 7, torch.tensor([[7.0, 6.0]])
+    walls = torch.zeros(9, 13, dtype=torch.bool)
+    walls[:, 6] = torch.arange(9) != 7
+    rules = GridMaze(walls.numpy(), terminates=False)
+    cells = torch.tensor(rules.cells, dtype=torch.float32)
+    to_door = rules.steps_to_goal(cells, door.expand(len(cells), -1))
+    some = cells[(to_door == length) | (to_door == length - 1)]
+    left, right = some[some[:, 1] < 6], some[some[:, 1] > 6]
+    start, goal = left.repeat_interleave(len(right), 0), right.repeat(len(left), 1)
+    far = (goal - start).abs().sum(1) > length
+    start, goal = start[far], goal[far]
+    assert len(start) > 100
+    config = ForeseenSubgoalsConfig(search=SubgoalSearch(iterations=5), length=length)
+    assert rules.goal_rule is not None
+    source = ForeseenSubgoals(rules.spec, rules.goal_rule, RulesKernel(rules), Walks(rules), config)
+    found = source.propose(View.of(rules.spec, start, desired=goal), visited(rules, cells), generator(0))
+    away = (found - door).abs().amax(1)
+    assert float((away <= 1).double().mean()) >= 0.9
+    assert not bool((found == goal).all(1).any())
+    corner, in_sight = torch.tensor([[0.0, 5.0, 0.0, 5.0]]), torch.tensor([[8.0, 0.0]])
+    assert float(source.left(corner, in_sight, generator(0))) > 0  # nothing is in the way, but it is too far
+
+
+class Counted(RulesKernel):
+    """The world itself, and how many rollouts of how many steps were imagined in it."""
+
+    rollouts = steps = 0
+
+    def init(self, window: Window, ego: Tensor, rng: torch.Generator) -> Carry:
+        self.rollouts += len(window)
+        return super().init(window, ego, rng)
+
+    def step(self, carry: Carry, view: View, act: Tensor, rng: torch.Generator) -> tuple[Carry, Outcome]:
+        self.steps += len(act)
+        return super().step(carry, view, act, rng)
+
+
+@pytest.mark.parametrize(("subgoals", "rollouts"), [(1, 180_000), (2, 270_000)])
+def test_as_many_rollouts_are_imagined_as_the_numbers_say(subgoals: int, rollouts: int) -> None:
+    kernel = Counted(World2D())
+    planner, space = CEM(horizon=2, population=100, elites=20, iterations=3), PlanSpace.of(kernel.spec)
+
+    def planned(x: Tensor, y: Tensor) -> Tensor:
+        window = first_window(kernel.spec, View.of(kernel.spec, x, desired=y))
+        score = imagined_returns(kernel.spec, kernel, window, generator(0))
+        return -planner.plan(score, planner.begin(space, len(x)), space, generator(0)).value
+
+    square = in_box(torch.zeros(2), torch.full((2,), 20.0))
+    search = SubgoalSearch(subgoals=subgoals, population=100, iterations=3)
+    subgoals_to(torch.zeros(1, 2), torch.full((1, 2), 18.0), planned, square, 2, search, generator(0))
+    assert (kernel.rollouts, kernel.steps) == (rollouts, 2 * rollouts)
 
 
 def test_a_stretch_can_be_priced_by_planning_in_a_model() -> None:
@@ -148,12 +221,7 @@ def world_source(ready: bool = True) -> tuple[ForeseenSubgoals, EpisodicReplay]:
     config = ForeseenSubgoalsConfig(length=5, pool=2_000)
     assert rules.goal_rule is not None
     source = ForeseenSubgoals(rules.spec, rules.goal_rule, RulesKernel(rules), Straight(), config, lambda: ready)
-    places = torch.rand(2_000, 2, generator=generator(0)) * 10
-    replay, size = EpisodicReplay(rules.spec, 2_000, 1), len(places)
-    view, after = View.of(rules.spec, places), View.of(rules.spec, places)
-    never, zero = torch.zeros(size, 1, dtype=torch.bool), torch.zeros(size, 1)
-    replay.extend(Rows.of(rules.spec, view, torch.zeros(size, 2), zero, after, never, never[:, 0], zero[:, 0]))
-    return source, replay
+    return source, visited(rules, torch.rand(2_000, 2, generator=generator(0)) * 10)
 
 
 def start_of(goals: Tensor) -> View:

@@ -64,6 +64,39 @@ def test_a_kind_of_opponent_is_found_out_as_an_episode_goes_on() -> None:
     assert sum(nll[4:]) / 4 < floor + 0.1
 
 
+def turncoats(swaps: Tensor, seed: int) -> tuple[Record, Tensor]:
+    """The other does what a coin shows, or the opposite, and changes to the other way where `swaps (E, T)` say so.
+
+    Returns:
+        the record, and what the other did, `(E T,)`.
+    """
+    rng = generator(seed)
+    shown = torch.randint(2, swaps.shape, generator=rng)
+    way = torch.randint(2, (len(swaps), 1), generator=rng) + swaps.cumsum(1)
+    did = ((shown + way) % 2).flatten()
+    act = torch.cat([torch.eye(2)[torch.zeros_like(did)], torch.eye(2)[did]], 1)
+    view = View.of(PAIR, torch.stack([torch.ones(len(did)), shown.flatten().float()], 1))
+    record = Record(PAIR)
+    record.extend_moments(Moments(view=view, act=act), [swaps.shape[1]] * len(swaps))
+    return record, did
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_after_a_switch_it_is_right_within_three_steps(seed: int) -> None:
+    length, switch = 12, 5
+    swaps = torch.rand(500, length, generator=generator(seed)) < 0.05
+    models = model(
+        seed=seed, sees="state", length=length, learning_rate=0.01, updates=300, memory=16, batch_size=64, patience=20
+    )
+    models.fit(turncoats(swaps, seed + 10)[0], generator(seed + 20))
+    record, did = turncoats((torch.arange(length) == switch).expand(100, -1), seed + 30)
+    chances = models.expected(windows(record, length)).probabilities("other")[0].detach()
+    right = chances[torch.arange(len(did)), did].view(100, length)
+    assert float(right[:, switch].mean()) < 0.1  # which could not be foreseen
+    assert float(right[:, switch + 3 :].mean(0).min()) > 0.9
+    assert float(right[:, switch + 3 :].min()) > 0.5
+
+
 def windows(record: Record, length: int) -> Any:
     return record.window(torch.arange(len(record)), length)
 

@@ -23,6 +23,14 @@ def dice(*chances: float) -> Predicted:
     return Predicted.of_parameters(DICE, [torch.tensor([chances]).log()])
 
 
+def evenly(*chances: tuple[float, ...]) -> Predicted:
+    """A throw of one of several dice, any of them alike."""
+    spec = GameSpec(name="dice", agents=(discrete_agent("a", (0,), len(chances[0])),), obs_dim=1)
+    weights = torch.full((1, 1, len(chances)), -math.log(len(chances)))
+    part = Part(group=groups_of(spec)[0], parameters=torch.tensor([[chances]]).log(), log_weights=weights)
+    return Predicted(spec=spec, parts=(part,))
+
+
 def dial(mean: float, sigma: float) -> Predicted:
     return Predicted.of_parameters(DIAL, [torch.tensor([[mean, math.log(sigma)]])])
 
@@ -68,16 +76,38 @@ def test_measures_of_two_dice() -> None:
     assert float(p.variation(q)) == pytest.approx(0.2, abs=1e-6)
     nll = -sum(c * float(q.log_prob(torch.eye(3)[k][None])) for k, c in enumerate((0.7, 0.2, 0.1)))
     assert nll == pytest.approx(0.886941, abs=1e-5)
+    assert nll - float(p.entropy()) == pytest.approx(float(p.divergence(q)), abs=1e-6)
+    assert float(evenly((0.7, 0.2, 0.1), (0.5, 0.3, 0.2)).disagreement()) == pytest.approx(0.021901, abs=1e-5)
+
+
+def test_variation_is_bounded_by_divergence() -> None:
+    p, q = dice(0.7, 0.2, 0.1), dice(0.5, 0.3, 0.2)
+    bounds = (p.divergence(q) / 2).sqrt(), (1 - (-p.divergence(q)).exp()).sqrt()
+    assert [float(bound) for bound in bounds] == pytest.approx([0.206304, 0.285658], abs=1e-5)
+    rng = generator(0)
+    one, two = (torch.randn(500, 3, generator=rng) * 3 * torch.rand(500, 1, generator=rng) for _ in range(2))
+    some, others = (Predicted.of_parameters(DICE, [logits]) for logits in (one, two))
+    apart, far = some.variation(others), some.divergence(others)
+    assert (apart <= torch.minimum((far / 2).sqrt(), (1 - (-far).exp()).sqrt()) + 1e-6).all()
+    assert float(apart.max()) > 0.9
+
+
+def test_what_an_action_tells_of_who_plays() -> None:
+    either = evenly((0.8, 0.2), (0.3, 0.7))
+    assert float(either.entropy()) == pytest.approx(0.688139, abs=1e-5)  # the NLL of who does not know who plays
+    known = [float(component(either, k).entropy()) for k in range(2)]
+    assert sum(known) / 2 == pytest.approx(0.555633, abs=1e-5)
+    assert float(either.disagreement()) == pytest.approx(0.132505, abs=1e-5)
 
 
 def test_measures_of_two_dials() -> None:
     p, q = dial(0.0, 1.0), dial(0.5, 2.0)
     assert float(p.divergence(q)) == pytest.approx(0.349397, abs=1e-5)
     assert float(q.divergence(p)) == pytest.approx(0.931853, abs=1e-5)
-    many = torch.zeros(20_000, dtype=torch.int64)
-    draws = p[many].sample(generator(0))
+    many = torch.zeros(1_000_000, dtype=torch.int64)
+    draws = p[many].sample(generator(0))  # squashed, which divergences do not show
     sampled = p[many].log_prob(draws) - q[many].log_prob(draws)
-    assert float(sampled.mean()) == pytest.approx(0.349397, abs=0.02)
+    assert float(sampled.mean()) == pytest.approx(0.349397, abs=2e-3)
     act = torch.tensor([[math.tanh(0.6)]])
     assert float(dial(0.2, 0.5).log_prob(act)) == pytest.approx(-0.205521, abs=1e-4)
 
