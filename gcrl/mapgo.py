@@ -25,6 +25,7 @@ from presage.common.target_range import TargetRange
 from presage.common.worlds import GivenWorld, LearnedWorld
 from presage.gcrl.goals.choice import GoalsConfig, Model
 from presage.gcrl.learners import GoalLearnerConfig, value_of
+from presage.gcrl.poses import of_imagined
 from presage.gcrl.relabelling import RelabellingConfig
 
 
@@ -98,7 +99,7 @@ class MapGoConfig:
                 the game.
         """
         learner, actor = self.learner.build(spec, streams, device)
-        world = None
+        goal_rule, world = of_imagined(goal_rule), None
         if self.loop.real_share < 1 or (spec.goal_dim and self.relabelling.source == "foresight"):
             world = build_world(
                 spec, self.model, self.ensemble, self.fit, streams, device, true_kernel, self.propagation, goal_rule

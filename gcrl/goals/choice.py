@@ -137,15 +137,16 @@ def as_penalty(
     Raises:
         GameError: the rule pays something else.
     """
-    at = torch.zeros(1, width, device=device)
-    away = at + 1e6
-    paid = float(rule.reward(away, at).amax()), float(rule.reward(at, at).amin())
-    if paid == (-1.0, 0.0):
+    rng = torch.Generator().manual_seed(0)
+    at, way = (torch.randn(64, width, generator=rng).to(device) for _ in range(2))
+    near = at + torch.logspace(-4, 3, len(at), device=device)[:, None] * way
+    paid = set(rule.reward(torch.cat([at, near]), at.repeat(2, 1)).flatten().tolist())
+    if paid == {-1.0, 0.0}:
         return value
-    if paid != (0.0, 1.0):
+    if paid != {0.0, 1.0}:
         raise GameError(
-            f"the game pays {paid[0]} away from a goal and {paid[1]} at it; sources that read values need -1 and 0, or "
-            "0 and 1: play it with sparse rewards, or take another source"
+            f"the game pays {len(paid)} different rewards from {min(paid)} to {max(paid)}; sources that read values "
+            "need -1 and 0, or 0 and 1: play it with sparse rewards, or take another source"
         )
     last = ends == "success" or (ends == "rule" and bool(rule.terminated(at, at).all()))
 

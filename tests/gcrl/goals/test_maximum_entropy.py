@@ -13,11 +13,12 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from presage.common.episodic_replay import EpisodicReplay
 from presage.common.game import GameError, GameSpec, Rows, View
 from presage.common.learner_state import learner_state, restore_learner
-from presage.envs.goal_rules import DistanceRule
+from presage.envs.goal_rules import DistanceRule, PoseRule
 from presage.gcrl.goals.choice import as_penalty
 from presage.gcrl.goals.density import KernelDensity
 from presage.gcrl.goals.maximum_entropy import MaximumEntropy, MaximumEntropyConfig, chance_of_own, lowest_cutoff
 from presage.gcrl.goals.source import AchievedGoals, GameGoals, GoalSource, Pursuits, UniformGoals
+from presage.gcrl.poses import UnitPoses
 from tests.common.toy import box_agent, generator
 
 CELLS = 15
@@ -280,7 +281,15 @@ def test_values_are_brought_to_those_of_a_penalty(reward_type: Any, ends: Any, t
     torch.testing.assert_close(found, torch.tensor([-sum(discount**k for k in range(away - 1)) for away in walks]))
 
 
-def test_values_of_anything_else_are_refused() -> None:
-    rule = DistanceRule(threshold=0.5, reward_type="distance")
-    with pytest.raises(GameError, match=r"pays -1000000\.0 away from a goal and .*; sources that read values need"):
+@pytest.mark.parametrize("reward_type", ["distance", "exponential"])
+def test_values_of_anything_else_are_refused(reward_type: str) -> None:
+    rule = DistanceRule(threshold=0.5, reward_type=reward_type)  # type: ignore[arg-type]
+    with pytest.raises(GameError, match=r"pays \d+ different rewards from .* to .*; sources that read values need"):
         as_penalty(lambda view, goals: goals[:, 0], rule, 1, 0.9, "rule", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("position", [True, False])
+def test_values_of_poses_are_taken_as_they_are(position: bool) -> None:
+    for rule in (PoseRule(position=position), UnitPoses(PoseRule(position=position))):
+        value = as_penalty(lambda view, goals: goals[:, 0], rule, 7, 0.9, "rule", torch.device("cpu"))
+        assert float(value(starts(LINE, 1), torch.full((1, 7), -3.0))) == -3.0
