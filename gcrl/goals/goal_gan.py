@@ -7,9 +7,9 @@ drawn to the one and pushed away from the other.
 
 Rounds go as in the paper: a set of goals, two thirds of them generated and the others archived, is pursued, each goal
 several times; then they are labelled, trained on, and archived where they are of intermediate difficulty. Before the
-first round the generator is trained to draw what has been achieved. A round is as short as its pursuits, so that their
-outcomes are those of policies that differ little. After a round with hardly any goal of intermediate difficulty, which
-trains nothing, achieved goals stand in for generated ones.
+first round the generator is trained to draw what has been achieved. After a round with hardly any goal of intermediate
+difficulty, which trains nothing, achieved goals stand in for generated ones. Labels come from the round's own episodes,
+while the policy goes on learning; the paper can also label by further episodes of the policy that a round ends with.
 
 The released code spans twice the box of goals and clips; here the generator's range is the box. Its labels, networks
 and noise are taken over. By itself the generator collapses to a single goal, which noise and archive hide; a small
