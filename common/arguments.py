@@ -6,11 +6,14 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
 from presage.common.configuration import ConfigError, UsageError
+from presage.common.run_folder import RunError
+from presage.common.scenario import CONFIG_FILE
 
 T = TypeVar("T")
 
@@ -36,6 +39,18 @@ def parse(kind: type[T], arguments: Sequence[str], prog: str, default: T | None 
         raise UsageError(f"{_sentence(said.getvalue())} (see {prog} --help)") from None
     except (ConfigError, ValueError) as error:  # from the dataclasses' own checks
         raise UsageError(str(error)) from error
+
+
+def one_run(folder: Path) -> Path:
+    """The run folder that was typed.
+
+    Raises:
+        RunError: it is none, but holds several.
+    """
+    inside = sorted(config.parent for config in folder.glob(f"*/{CONFIG_FILE}"))
+    if inside and not (folder / CONFIG_FILE).is_file():
+        raise RunError(f"{folder} holds {len(inside)} runs; name one of them: {', '.join(map(str, inside))}")
+    return folder
 
 
 def _sentence(box: str) -> str:

@@ -15,7 +15,7 @@ import tyro
 
 from presage.common import plugins
 from presage.common.agent import load
-from presage.common.arguments import parse
+from presage.common.arguments import one_run, parse
 from presage.common.devices import GameOnDevice
 from presage.common.evaluate import evaluate as play
 from presage.common.game import GameSpec
@@ -68,8 +68,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     given = parse(EvaluateArguments, arguments, "presage evaluate")
     if given.episodes < 1:
         raise RunError(f"episodes={given.episodes} must be >= 1")
-    agent = load(given.run, which=given.which)
-    scenario = read_scenario(given.run)
+    run = one_run(given.run)
+    agent, scenario = load(run, which=given.which), read_scenario(run)
     game = GameOnDevice(Parts.of(scenario).evaluation_game(scenario.game, given.episodes), agent.device)
     try:
         found = play(game, agent.actor, given.episodes, given.seed)

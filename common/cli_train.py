@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic
 import tyro
 
 from presage.common import plugins
-from presage.common.arguments import parse
+from presage.common.arguments import one_run, parse
 from presage.common.configuration import UsageError
 from presage.common.run import Outcome, exit_code, start
 from presage.common.run import resume as resume_run
@@ -75,7 +75,7 @@ def resume(arguments: Sequence[str]) -> int:
     """Go on with a run."""
     given = parse(ResumeArguments, arguments, "presage resume")
     command = shlex.join(["presage", "resume", *arguments])
-    return _show(resume_run(given.run, steps=given.steps, anyway=given.anyway, command=command))
+    return _show(resume_run(one_run(given.run), steps=given.steps, anyway=given.anyway, command=command))
 
 
 def demo(arguments: Sequence[str]) -> int:

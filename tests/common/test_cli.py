@@ -14,7 +14,7 @@ from presage.common import plugins
 from presage.common.cli import COMMANDS, GROUP, main
 from presage.common.run import start
 from presage.common.run_folder import RunError, RunFolder
-from presage.common.scenario import GameConfig, Scenario
+from presage.common.scenario import CONFIG_FILE, GameConfig, Scenario
 from tests.common.tiny_runs import AORPO, MBPO, MODEL_FREE, scenario
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,6 +160,17 @@ def test_evaluate_prints_returns_with_intervals(finished: Path, capsys: pytest.C
     assert rows[-1].endswith("5.00 [5.00, 5.00]")
     assert run(["evaluate", str(finished), "--episodes", "6", "--seed", "5"], capsys)[1] == out
     assert run(["evaluate", str(finished), "--episodes", "6", "--seed", "6"], capsys)[1] != out
+
+
+@pytest.mark.parametrize("command", ["evaluate", "resume"])
+def test_a_folder_of_runs_is_told_from_a_run(command: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1):
+        run_folder = elsewhere / "task" / f"seed_{seed}"
+        run_folder.mkdir(parents=True)
+        (run_folder / CONFIG_FILE).touch()
+    code, _, said = run([command, "task"], capsys)
+    assert code == 1
+    assert said == "presage: task holds 2 runs; name one of them: task/seed_0, task/seed_1\n"
 
 
 def test_plot_writes_a_page_of_several_runs(
