@@ -94,9 +94,17 @@ def errors(ensemble: DynamicsEnsemble, rows: Rows, starts: Tensor) -> dict[str, 
             f"block_mm_{step + 1}": 1e3 * _size(told[pushed, BLOCK] - moved[pushed, BLOCK]),
             f"still_mm_{step + 1}": 1e3 * _size(told[still, BLOCK]),
             f"hand_{step + 1}": _share(told[:, HAND], moved[:, HAND]),
-            f"pushed_share_{step + 1}": float(pushed.double().mean()),
         }
     return found
+
+
+def pushed_shares(rows: Rows, starts: Tensor) -> dict[str, float]:
+    """How often the block is moved within each of the looks ahead."""
+    moved = {step: rows[starts + (step - 1) * COPIES].next_obs - rows[starts].obs for step in STEPS}
+    return {
+        f"pushed_share_{step}": float((way[:, BLOCK].norm(dim=1) > MOVED).double().mean())
+        for step, way in moved.items()
+    }
 
 
 def _size(x: Tensor) -> float:
@@ -116,6 +124,8 @@ def main() -> None:
     for seed in SEEDS:
         rows, _ = play(SIZES[-1], seed)
         test, starts = play(TEST_ROWS, 1_000 + seed)
+        for name, value in pushed_shares(test, starts).items():
+            found[name].append(value)
         for size in SIZES:
             init_rng, rng = (torch.Generator().manual_seed(seed) for _ in range(2))
             ensemble = DynamicsEnsemble(spec, method.ensemble, init_rng)
@@ -129,7 +139,8 @@ def main() -> None:
         figures |= {name: float(np.mean(values)), f"{name}_low": min(values), f"{name}_high": max(values)}
     path = write(
         "push_model", figures=figures, aims={}, seeds=list(SEEDS), depends=imported(),
-        notes="`x_k_n`: k env steps ahead, fitted to n rows. block, hand: root mean square error over root mean square "
+        notes="`x_k_n`: k env steps ahead, fitted to n rows; pushed_share_k: of moments after whose k env steps the block "
+        "has moved. block, hand: root mean square error over root mean square "
         "motion, of the block where it moved by more than 5 mm; block_mm: that error; still_mm: motion foreseen of a "
         "block that moved by less than 0.5 mm. Means over seeds, low and high are their extremes; one thread",
     )  # fmt: skip
