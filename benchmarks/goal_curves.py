@@ -1,7 +1,7 @@
 """Success against env steps in games of goals: arms with the same sweep of update-to-data ratios, then measured.
 
 1. Sweep: every arm and ratio on a tuning seed and tuning episodes, for half of the arm's budget; an arm's ratio is the
-   one whose success, then return, averaged over the evaluations, is highest.
+   one whose success, then return, averaged over the evaluations, is highest; of equals, the one with most updates.
 2. Measure: every arm at its own ratio on other seeds and other evaluation episodes. The first seed's goals, and one of
    its trained episodes, are drawn.
 """
@@ -75,7 +75,7 @@ class Study:
             if job.key not in done:
                 return None
             run = done[job.key]
-            scores[job.ratio] = float(np.mean(run[SUCCESS])), float(np.mean(run["returns"]))
+            scores[job.ratio] = float(np.mean(run[SUCCESS])), float(np.mean(run["returns"])), job.ratio
         return max(scores, key=lambda ratio: scores[ratio])
 
     def measured(self, arm: str) -> list[Job]:

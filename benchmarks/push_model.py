@@ -140,8 +140,9 @@ def main() -> None:
     path = write(
         "push_model", figures=figures, aims={}, seeds=list(SEEDS), depends=imported(),
         notes="`x_k_n`: k env steps ahead, fitted to n rows; pushed_share_k: of moments after whose k env steps the "
-        "block has moved. block, hand: root mean square error over root mean square motion, of the block where it moved by more than 5 mm; block_mm: that error; still_mm: motion foreseen of a "
-        "block that moved by less than 0.5 mm. Means over seeds, low and high are their extremes; one thread",
+        "block has moved. block, hand: root mean square error over root mean square motion, of the block where it "
+        "moved by more than 5 mm; block_mm: that error; still_mm: motion foreseen of a block that moved by less than "
+        "0.5 mm. Means over seeds, low and high are their extremes; one thread",
     )  # fmt: skip
     print(path.read_text())
 

@@ -47,6 +47,7 @@ def test_arms_are_swept_before_they_are_measured() -> None:
     assert study({}).chosen("A") is None
     done = study(SWEEP)
     assert [done.chosen(arm) for arm in done.arms] == [5.0, 5.0]  # as successful, and better paid
+    assert study({key: curve(0.0, 0.5) for key in SWEEP}).chosen("A") == 5.0  # of equals the one with most updates
     assert [job.key for job in done.jobs()][2:] == [
         f"world/{arm}/5/{seed}" for seed in (0, 1) for arm in ("A", "B, other")
     ]
