@@ -11,7 +11,8 @@ import numpy as np
 from benchmarks.claims import Aim, write
 from benchmarks.goal_curves import Arm, Job, Study, named
 from benchmarks.long_runs import Curves, command_line
-from presage.common.curves import steps_ratio, steps_to
+from presage.common.curves import SeedCurves, steps_ratio, steps_to
+from presage.common.intervals import interquartile_mean
 from presage.common.report import plot_curves
 
 KEPT = Curves("mapgo_goals")
@@ -44,8 +45,9 @@ STUDIES = (
               "MapGo": Arm(scenario="point_maze_mapgo", steps=50_000)},
     ),
 )  # fmt: skip
-THRESHOLDS = {"world": 0.95, "fetch_reach": 0.95, "point_maze": 0.8}
-"""success to reach and to keep, by study"""
+THRESHOLDS = {"world": 0.95, "fetch_reach": 0.95, "point_maze": None}
+"""success to reach and to keep, by study; None: what hindsight itself comes to, its mean over the last fifth of its
+evaluations"""
 
 
 def jobs() -> list[Job]:
@@ -53,12 +55,19 @@ def jobs() -> list[Job]:
     return [job for study in STUDIES for job in study.jobs()]
 
 
+def final_success(curves: SeedCurves) -> float:
+    """Over the last fifth of the evaluations, the interquartile mean over seeds, on average."""
+    last = curves.returns[:, -max(1, curves.returns.shape[1] // 5) :]
+    return float(interquartile_mean(last, axis=0).mean())
+
+
 def report() -> None:
     """Figures and pictures from the finished runs."""
     rng, figures = np.random.default_rng(0), dict[str, float]()
     for study in STUDIES:
-        curves, threshold = study.curves(), THRESHOLDS[study.name]
-        figures |= study.figures(curves, rng)
+        curves = study.curves()
+        threshold = THRESHOLDS[study.name] or final_success(curves["HER"])
+        figures |= study.figures(curves, rng) | {f"{study.name}_threshold": threshold}
         for arm, curve in curves.items():
             reached = steps_to(curve, threshold)
             figures |= {f"{study.name}_{named(arm)}_steps": reached.steps,
@@ -74,9 +83,9 @@ def report() -> None:
         "mapgo_goals", figures=figures, seeds=sorted({seed for study in STUDIES for seed in study.seeds}),
         made=KEPT.made(), depends=KEPT.depends(),
         aims={**aims, "fetch_reach_success_5000": Aim(op=">=", value=0.98)},
-        notes="Success: goals reached at the end of an episode, interquartile mean over seeds. Thresholds: "
-        f"{THRESHOLDS}. One that is not reached counts with the arm's budget, and its ratio is a bound. "
-        f"{KEPT.origin()}",
+        notes="Success: goals reached at the end of an episode, interquartile mean over seeds. A threshold that is not "
+        "reached counts with the arm's budget, and its ratio is a bound; that of the maze is what hindsight comes to over "
+        f"the last fifth of its evaluations. {KEPT.origin()}",
     )  # fmt: skip
 
 
