@@ -84,8 +84,8 @@ def report() -> None:
         made=KEPT.made(), depends=KEPT.depends(),
         aims={**aims, "fetch_reach_success_5000": Aim(op=">=", value=0.98)},
         notes="Success: goals reached at the end of an episode, interquartile mean over seeds. A threshold that is not "
-        "reached counts with the arm's budget, and its ratio is a bound; that of the maze is what hindsight comes to over "
-        f"the last fifth of its evaluations. {KEPT.origin()}",
+        "reached counts with the arm's budget, and its ratio is a bound; that of the maze is what hindsight comes to "
+        f"over the last fifth of its evaluations. {KEPT.origin()}",
     )  # fmt: skip
 
 
