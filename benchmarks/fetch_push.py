@@ -1,7 +1,5 @@
 """Success against env steps on pushing a block: MapGo beside hindsight, by `benchmarks.goal_curves`; and MapGo in the
 true dynamics, the limit for every learned model, at MapGo's own ratio.
-
-At a ratio of 0.1 a run of that limit imagines some two million env steps.
 """
 
 from __future__ import annotations

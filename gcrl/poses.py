@@ -1,7 +1,5 @@
 """Poses that a model imagines: a quaternion to which a predicted step is added is no longer of unit length, and angles
 between such are not what a rule takes them for.
-
-Shape suffixes: N agents, G goal.
 """
 
 from __future__ import annotations
