@@ -1,7 +1,9 @@
 """Blocks in README, RESULTS and docs that quote measured figures, rewritten from `benchmarks/results`.
 
 A block stands between two markers, each alone on its line: `<!-- claims:NAME -->`, which may name some of the figures
-(`<!-- claims:NAME speedup returns -->`), and `<!-- /claims -->`. `python -m benchmarks.quotes` rewrites them all.
+(`<!-- claims:NAME speedup returns -->`), and `<!-- /claims -->`. A picture that a page of the site shows from
+`pictures/results/` is a copy of the one below `benchmarks/results`, since the site has nothing from outside `docs/`.
+`python -m benchmarks.quotes` rewrites them all.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from benchmarks.claims import ROOT, Claim, ClaimError, read
 
 _OPENING = re.compile(r"<!-- claims:(?P<name>[\w-]+)(?P<figures>(?: \w+)*) -->")
 _CLOSING = "<!-- /claims -->"
+_PICTURE = re.compile(r"!\[[^\]]*\]\((?P<copy>pictures/results/(?P<path>[^)]+))\)")
 
 
 def quote(claim: Claim, figures: Sequence[str] = ()) -> str:
@@ -61,33 +64,48 @@ def refreshed(text: str, claims: Sequence[Claim]) -> str:
     return "\n".join(lines) + "\n" * text.endswith("\n")
 
 
-def outdated(root: Path = ROOT) -> dict[Path, str]:
-    """README, changelog, results and pages of the site whose blocks are not current, with the text that they should
-    have.
+def pictured(page: Path, text: str, root: Path = ROOT) -> dict[Path, bytes]:
+    """What the pictures of results that a page shows should hold.
+
+    Raises:
+        ClaimError: one is not among the results.
+    """
+    found = {}
+    for picture in _PICTURE.finditer(text):
+        path = root / "benchmarks" / "results" / picture["path"]
+        if not path.is_file():
+            raise ClaimError(f"{picture['copy']} is a copy of {path.relative_to(root)}, which is not there")
+        found[page.parent / picture["copy"]] = path.read_bytes()
+    return found
+
+
+def outdated(root: Path = ROOT) -> dict[Path, bytes]:
+    """README, changelog, results and pages of the site whose blocks are not current, and pictures of results in the
+    site that are not, with what they should hold.
     """
     claims = read(root)
     found = {}
     first = (root / "README.md", root / "CHANGELOG.md", root / "benchmarks" / "RESULTS.md")
     pages = [*first, *sorted((root / "docs").rglob("*.md"))]
-    for path in filter(Path.exists, pages):
-        text = path.read_text(encoding="utf-8")
+    for page in filter(Path.exists, pages):
+        text = page.read_text(encoding="utf-8")
         try:
-            current = refreshed(text, claims)
+            current = {page: refreshed(text, claims).encode(), **pictured(page, text, root)}
         except ClaimError as error:
-            raise ClaimError(f"{path.relative_to(root)}: {error}") from error
-        if current != text:
-            found[path] = current
+            raise ClaimError(f"{page.relative_to(root)}: {error}") from error
+        found |= {path: held for path, held in current.items() if not path.exists() or path.read_bytes() != held}
     return found
 
 
 def main(root: Path = ROOT) -> None:
-    """Rewrite the blocks that are not current."""
+    """Rewrite the blocks and the pictures that are not current."""
     try:
         found = outdated(root)
     except ClaimError as error:
         sys.exit(str(error))
-    for path, text in found.items():
-        path.write_text(text, encoding="utf-8")
+    for path, held in found.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(held)
         print(f"rewrote {path.relative_to(root)}")
 
 

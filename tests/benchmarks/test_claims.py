@@ -268,6 +268,20 @@ def test_quotes_follow_a_new_measurement(checkout: Path, capsys: pytest.CaptureF
     assert list(quotes.outdated(checkout)) == [page]
 
 
+def test_pictures_in_the_site_follow_those_of_the_results(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture, copy = (checkout / place / "goals/maze.png" for place in ("benchmarks/results", "docs/pictures/results"))
+    (checkout / "docs/index.md").write_text("![a maze](pictures/results/goals/maze.png)\n")
+    with pytest.raises(SystemExit, match=r"docs/index\.md: .* copy of benchmarks/results/goals/maze\.png"):
+        quotes.main(checkout)
+    picture.parent.mkdir(parents=True)
+    for held in (b"first", b"second"):
+        picture.write_bytes(held)
+        assert list(quotes.outdated(checkout)) == [copy]
+        quotes.main(checkout)
+        assert copy.read_bytes() == held
+    assert capsys.readouterr().out == "rewrote docs/pictures/results/goals/maze.png\n" * 2
+
+
 def test_broken_block_is_named_by_its_file(checkout: Path) -> None:
     (checkout / "docs/index.md").write_text("<!-- claims:unheard -->\n<!-- /claims -->\n")
     with pytest.raises(SystemExit, match=r"docs/index\.md: .*unheard"):
