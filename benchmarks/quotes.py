@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from benchmarks.claims import ROOT, Claim, ClaimError, read
@@ -24,7 +25,8 @@ def quote(claim: Claim, figures: Sequence[str] = ()) -> str:
     """The claim as Markdown: a table of the figures named (all when none is) and a line on how they were made."""
     unknown = [figure for figure in figures if figure not in claim.figures]
     if unknown:
-        raise ClaimError(f"{claim.name} has no figures {unknown}; it has {sorted(claim.figures)}")
+        near = sorted({name for figure in unknown for name in get_close_matches(figure, claim.figures)})
+        raise ClaimError(f"{claim.name} has no figures {unknown}; the nearest of its {len(claim.figures)} are {near}")
     lines = ["| figure | measured | aim | |", "|---|---|---|---|"]
     for figure in figures or claim.rows:
         aim, verdict = (str(claim.aims[figure]), claim.status(figure)) if figure in claim.aims else ("", "")

@@ -83,8 +83,10 @@ class Packs:
             scenario: the game, with three predators. sets: the rules of each one's predators, out of `RULES`.
 
         Raises:
-            GameError: other numbers of predators, or an unknown rule.
+            GameError: no sets, other numbers of predators, or an unknown rule.
         """
+        if not sets:
+            raise GameError("no sets of predators: name the rules of one or more")
         for rules in sets:
             if set(rules) - RULES.keys() or len(rules) != PREDATORS or scenario.adversaries != PREDATORS:
                 raise GameError(

@@ -268,7 +268,13 @@ class Against:
         rng = None if self._greedy else self._rng
         if self.pool.together is not None:
             index = where.nonzero()[:, 0]
-            self._joint[index] = self.pool.together(view[index], self._who[index], rng)
+            act = self.pool.together(view[index], self._who[index], rng)
+            if act.shape != (len(index), self._joint.shape[1]):
+                raise GameError(
+                    f"a pool's `together` must answer with joint actions ({len(index)}, {self._joint.shape[1]}) of "
+                    f"{self.game.spec.name!r}, a row for each view, and not with {tuple(act.shape)}"
+                )
+            self._joint[index] = act
             return
         for k, opponent in enumerate(self.pool):
             index = (where & (self._who == k)).nonzero()[:, 0]

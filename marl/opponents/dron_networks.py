@@ -9,6 +9,7 @@ Shape suffixes: B rows, S and P features, A actions, K experts, C classes of a l
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ class Judgement(NamedTuple):
     """(B, C) of what the opponent does or is; None without an extra head"""
 
 
-class OpponentNetwork(nn.Module):
+class OpponentNetwork(nn.Module, ABC):
     """What the networks here have in common: how wide their inputs are, and that these are checked."""
 
     def __init__(self, state: int, opponent: int) -> None:
@@ -60,9 +61,9 @@ class OpponentNetwork(nn.Module):
             raise ValueError(f"{len(state)} rows of state features come with {len(opponent)} of opponent features")
         return self.judge(state, opponent)
 
+    @abstractmethod
     def judge(self, state: Tensor, opponent: Tensor) -> Judgement:
         """The same for inputs that fit."""
-        raise NotImplementedError
 
 
 def check_hidden(hidden: Sequence[int], least: int, why: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -90,14 +91,9 @@ class Pool:
 
     def _of(self, places: Sequence[int]) -> Pool:
         """Some of them."""
-        all_of_them, kept = self.together, torch.tensor(places)
-
-        def together(view: View, who: Tensor, rng: torch.Generator | None) -> Tensor:
-            assert all_of_them is not None
-            return all_of_them(view, kept.to(who.device)[who], rng)
-
         some = [self.opponents[place] for place in places]
-        return Pool(self.spec, some, together=None if all_of_them is None else together)
+        together = None if self.together is None else partial(_under_other_places, self.together, torch.tensor(places))
+        return Pool(self.spec, some, together=together)
 
     def record(self, game: Game, ego: str, actor: Actor, episodes: int, seed: int, rng: torch.Generator) -> Record:
         """Episodes of every opponent, under its name, with the ego played by `actor`; actions are sampled.
@@ -110,6 +106,13 @@ class Pool:
             team = Team(self.spec, seats(self.spec, ego, actor, opponent.actor))
             record.play(game, team, episodes, seed + place, rng=rng, who=opponent.name)
         return record
+
+
+def _under_other_places(
+    together: Together, places: Tensor, view: View, who: Tensor, rng: torch.Generator | None
+) -> Tensor:
+    """What `together` answers for a pool whose opponents stand at `places` in the one that it is made for."""
+    return together(view, places.to(who.device)[who], rng)
 
 
 def seats(spec: GameSpec, ego: str, actor: Actor, others: Actor) -> dict[str, Actor]:

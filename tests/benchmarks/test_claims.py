@@ -243,6 +243,7 @@ def test_two_blocks_are_each_rewritten() -> None:
         ("<!-- claims: learning -->\n<!-- /claims -->\n", "malformed"),
         ("<!-- claims:unheard -->\n<!-- /claims -->\n", "unknown result"),
         ("<!-- claims:learning speedup -->\n<!-- /claims -->\n", r"no figures \['speedup'\]"),
+        ("<!-- claims:learning gaps -->\n<!-- /claims -->\n", r"nearest of its \d+ are \['gap'\]"),
     ],
 )
 def test_broken_block_is_refused(text: str, message: str) -> None:

@@ -222,3 +222,8 @@ def test_sets_together_run_as_each_does_alone() -> None:
     for k, rules in enumerate(sets):
         assert torch.equal(act[who == k], Hunters(Hunted(), rules).step(None, view[who == k], None)[1])
     assert len(torch.unique(act, dim=0)) > 10
+
+
+def test_no_sets_are_refused() -> None:
+    with pytest.raises(GameError, match="no sets of predators"):
+        Packs(Hunted(), [])

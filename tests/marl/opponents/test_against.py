@@ -365,3 +365,10 @@ def test_heads_of_several_choices_lie_side_by_side() -> None:
     agents = (discrete_agent("ego", (0,), 2), discrete_agent("b", (1,), 2, 3))
     spec = GameSpec(name="heads", agents=agents, obs_dim=2)
     assert Hidden.of(spec, "ego", 1).choices == (2, 3)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 8), (4, 3)])
+def test_answers_of_a_whole_pool_are_refused_in_another_shape(rows: int, width: int) -> None:
+    pool = Pool(SPEC, [Opponent(name="u", actor=uniform(SPEC))], together=lambda *_: torch.zeros(rows, width))
+    with pytest.raises(GameError, match=rf"joint actions \(4, 8\) of 'drifting'.* not with \({rows}, {width}\)"):
+        Against(BatchedGame(Drifting(), 4), "ego", pool).reset(0)
