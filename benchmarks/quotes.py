@@ -86,7 +86,7 @@ def outdated(root: Path = ROOT) -> dict[Path, bytes]:
     site that are not, with what they should hold.
     """
     claims = read(root)
-    found = {}
+    found: dict[Path, bytes] = {}
     first = (root / "README.md", root / "CHANGELOG.md", root / "benchmarks" / "RESULTS.md")
     pages = [*first, *sorted((root / "docs").rglob("*.md"))]
     for page in filter(Path.exists, pages):
