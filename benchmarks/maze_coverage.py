@@ -1,8 +1,8 @@
 """How much of a maze a run has been in by which env step, from a single start: sources of goals beside the game's own.
 
 PointMaze's large maze with one start and seven goals, cut after 300 steps; the learner is hindsight's on real rows, the
-same for all, but for `foreseen subgoals`, which need a model and learn from its branches as well. Coverage is the share
-of the maze's free cells, cut into quarters, that the ball has been in.
+same for all, but for `foreseen subgoals`, which need a model and learn from its branches as well, and for `random`,
+which never learns. Coverage is the share of the maze's free cells, cut into quarters, that the ball has been in.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ LOW, HIGH = (-5.5, -4.0), (5.5, 4.0)
 """the box of goals: the maze with its walls"""
 GOAL_GAN = GoalGANConfig(goals=24, tries=2, least_positive=4)
 """rounds of 48 episodes, so that a run has some"""
+RANDOM = "random"
 ARMS = {
-    "the game's goals": GoalsConfig(),
+    RANDOM: GoalsConfig(),
+    "the game": GoalsConfig(),
     "uniform": GoalsConfig(source="uniform", low=LOW, high=HIGH),
     "achieved": GoalsConfig(source="achieved"),
     "MEGA": GoalsConfig(source="maximum_entropy", maximum_entropy=LONG_WAYS),
@@ -43,7 +45,7 @@ ARMS = {
     "HGG": GoalsConfig(source="hindsight", reach=math.dist(LOW, HIGH)),
     "foreseen subgoals": GoalsConfig(source="subgoals", subgoals=ForeseenSubgoalsConfig(length=50)),
 }
-"""sources by label; all but the game's wander on from their goals"""
+"""sources by label; all but the game's wander on from their goals, and one is not asked at all"""
 SEEDS, STEPS, EVERY, PARTS = (0, 1, 2), 50_000, 5_000, 2
 KEPT = Curves("maze_coverage")
 
@@ -84,7 +86,8 @@ class Job:
         scenario = plugins.load("scenario", "point_maze_mega")
         goals = in_a_maze(ARMS[self.arm])
         method = point_maze_mapgo() if goals.source == "subgoals" else scenario.method
-        loop = replace(method.loop, updates_per_step=0.5)
+        warmup = STEPS if self.arm == RANDOM else method.loop.warmup_steps
+        loop = replace(method.loop, updates_per_step=0.5, warmup_steps=warmup)
         scenario = replace(
             scenario, label=self.arm, method=replace(method, goals=goals, loop=loop), seed=self.seed,
             threads=1, device="cpu", steps=STEPS, evaluate_every=EVERY, checkpoint_every=2 * EVERY, keep_checkpoints=1,
