@@ -19,7 +19,7 @@ STUDY = Study(
         "MapGo, perfect model": Arm(scenario="fetch_push_mapgo_perfect", steps=STEPS // 2, borrows="MapGo"),
     },
 )  # fmt: skip
-jobs, report = STUDY.jobs, partial(write_success, STUDY, STEPS)
+jobs, report = STUDY.jobs, partial(write_success, STUDY)
 
 
 if __name__ == "__main__":

@@ -113,16 +113,17 @@ class Study:
         return found
 
 
-def write_success(study: Study, steps: int, y_label: str = "goals reached") -> None:
-    """The claims file and the picture of a study whose figures are every arm's success at the end of `steps`.
+def write_success(study: Study, y_label: str = "goals reached") -> None:
+    """The claims file and the picture of a study whose figures are every arm's success at the end of its env steps.
 
     Raises:
         SystemExit: some runs are not finished.
     """
     rng, curves = np.random.default_rng(0), study.curves()
     found = {name.removeprefix(f"{study.name}_"): value for name, value in study.figures(curves, rng).items()}
-    figures = {"env_steps": float(steps)}
-    for arm in map(named, study.arms):
+    figures = {"env_steps": float(max(arm.steps for arm in study.arms.values()))}
+    for arm, numbers in ((named(label), numbers) for label, numbers in study.arms.items()):
+        figures[f"env_steps_{arm}"] = float(numbers.steps)
         figures |= {f"success_{arm}{end}": found[f"{arm}_success{end}"] for end in ("", "_low", "_high")}
         figures[f"updates_per_step_{arm}"] = found[f"{arm}_updates_per_step"]
     bands = {arm: curve.band(rng) for arm, curve in curves.items()}

@@ -21,7 +21,7 @@ STUDY = Study(
         "plain": Arm(scenario="goal_navigation_aorpo_plain", steps=STEPS),
     },
 )  # fmt: skip
-jobs, report = STUDY.jobs, partial(write_success, STUDY, STEPS, "all goals reached")
+jobs, report = STUDY.jobs, partial(write_success, STUDY, "all goals reached")
 
 
 if __name__ == "__main__":
