@@ -4,7 +4,9 @@ Papoudakis, Christianos, Albrecht 2021 (2006.09447); see `presage.marl.opponents
 reads what its ego observed and did, and nothing else; the others' observations and actions are labels of the fit.
 
 What differs from the paper: observations are standardised, as records come in any units, on both sides; histories are
-drawn from a record and read from their first moment, instead of chunks with a memory that was kept.
+drawn from a record and read from their first moment, instead of chunks with a memory that was kept. With `changes` it
+reads differences of what it observed as well: others' speeds, say, which nobody shows, can then be told from two
+neighbouring moments without a network that has learned to subtract.
 
 Shape suffixes: B rows, T time, N agents, O observation, A action, Z of the embedding, D numbers that others observe.
 """
@@ -43,6 +45,8 @@ class LIAMModelConfig:
     """gradient steps between two looks at the held-out moments; >= 1"""
     patience: int = 5
     """looks without a better model after which a fit ends; >= 1"""
+    changes: bool = False
+    """whether it reads how much each number has changed since the moment before, too; the paper's does not"""
 
     def __post_init__(self) -> None:
         for name in ("length", "batch_size", "updates", "evaluate_every", "patience"):
@@ -76,8 +80,9 @@ class LIAMModel(nn.Module):
         """widths of what each other agent observes"""
         self.described = [described(agent.heads) for agent in agents]
         """numbers that describe what each does"""
-        inputs = len(self.own) + spec.agents[self.ego[0]].width
+        inputs = (2 if config.changes else 1) * len(self.own) + spec.agents[self.ego[0]].width
         self.normaliser = Normaliser(spec.obs_dim)
+        self.differences = Normaliser(len(self.own)) if config.changes else None
         self.encoder = Encoder(inputs, config.encoding, init_rng)
         self.decoder = Decoder(sum(self.observed), sum(self.described), config.encoding, init_rng)
         self.to(device)
@@ -123,7 +128,11 @@ class LIAMModel(nn.Module):
         earlier[:, 1:] = valid[:, :-1]
         done = act[..., self.done]
         before = torch.cat([torch.zeros_like(done[:, :1]), done[:, :-1]], 1) * earlier[..., None]
-        read = torch.cat([self.normaliser(obs)[..., self.own], before], -1).transpose(0, 1)
+        parts = [self.normaliser(obs)[..., self.own], before]
+        if self.differences is not None:
+            changes = self.differences(obs[..., self.own].diff(dim=1)).masked_fill(~earlier[:, 1:, None], 0.0)
+            parts.append(torch.cat([torch.zeros_like(changes[:, :1]), changes], 1))
+        read = torch.cat(parts, -1).transpose(0, 1)
         output, _ = self.encoder.along(read, self.encoder.begin(len(obs)), (valid & ~earlier).T)
         return self.encoder.embed(output)
 
@@ -153,6 +162,8 @@ class LIAMModel(nn.Module):
         if not len(index) or not len(held):
             raise GameError(f"{len(index)} moments to fit to and {len(held)} held out; both need some")
         self.normaliser.fit(record.moments(index).view.obs)
+        if self.differences is not None and len(later := index[record.step[index] > 0]):
+            self.differences.fit(record.window(later, 2).obs[..., self.own].diff(dim=1).squeeze(1))
         networks = (self.encoder, self.decoder)
         parameters = [parameter for network in networks for parameter in network.parameters()]
         best, kept = self._judged(record, held), [parameter.detach().clone() for parameter in parameters]

@@ -82,9 +82,10 @@ def test_it_tells_what_the_others_observe_in_their_own_units() -> None:
     assert told["observations"] < 0.05
 
 
-def test_embeddings_are_of_whole_histories_and_of_nothing_before_them() -> None:
+@pytest.mark.parametrize("changes", [False, True])
+def test_embeddings_are_of_whole_histories_and_of_nothing_before_them(changes: bool) -> None:
     spec, record = pair()
-    found = model(spec)
+    found = model(spec, replace(TINY, changes=changes))
     index = torch.arange(len(record))
     with torch.no_grad():
         short, long = (found.embed(record.window(index, length)) for length in (3, 12))
@@ -98,10 +99,31 @@ def test_embeddings_are_of_whole_histories_and_of_nothing_before_them() -> None:
         assert torch.equal(found.embed(window), found.embed(strange))
 
 
-@pytest.mark.parametrize("ego", [0, 1, 2])
-def test_it_looks_at_what_its_ego_sees_and_has_done(ego: int) -> None:
+def test_it_reads_how_much_what_its_ego_sees_has_changed() -> None:
     spec, record = pair()
-    found = model(spec, ego=ego)
+    found = model(spec, replace(TINY, changes=True))
+    index = (record.step < 4).nonzero().squeeze(1)
+    found.fit(record, generator(0), index=index, held=torch.arange(20, 60))
+    obs, step = record.moments().view.obs[:, list(spec.obs[0])], record.step
+    later = index[step[index] > 0]
+    changed = obs[later] - obs[later - 1]
+    read: list[Tensor] = []
+    along = found.encoder.along
+    found.encoder.along = lambda x, *rest: read.append(x) or along(x, *rest)  # type: ignore[method-assign,func-returns-value]
+    with torch.no_grad():
+        found.embed(record.window(torch.arange(60), 2))
+    before, now = read[0][..., -2:]
+    assert not bool(before.any()), "of the moment before the first of a window nothing is known"
+    assert not bool(now[step == 0].any()), "nor of that before an episode's"
+    expected = (changed - changed.mean(0)) / changed.std(0, unbiased=False)
+    torch.testing.assert_close(now[later], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [False, True])
+@pytest.mark.parametrize("ego", [0, 1, 2])
+def test_it_looks_at_what_its_ego_sees_and_has_done(ego: int, changes: bool) -> None:
+    spec, record = pair()
+    found = model(spec, replace(TINY, changes=changes), ego=ego)
     found.fit(record, generator(0))
     window = record.window(torch.tensor([12]), 3)
     own, done = list(spec.obs[ego]), spec.act[ego]
@@ -169,9 +191,10 @@ def test_box_actions_and_two_others_are_learned() -> None:
     assert told["observations"] < 0.1
 
 
-def test_same_seed_same_numbers_and_what_is_saved_goes_on_as_it_would() -> None:
+@pytest.mark.parametrize("changes", [False, True])
+def test_same_seed_same_numbers_and_what_is_saved_goes_on_as_it_would(changes: bool) -> None:
     spec, record = pair()
-    whole, again, other = (model(spec, seed=seed) for seed in (0, 0, 1))
+    whole, again, other = (model(spec, replace(TINY, changes=changes), seed=seed) for seed in (0, 0, 1))
     for found in (whole, again, other):
         found.fit(record, generator(5))
     tensors = [learner_state(found)["tensors"] for found in (whole, again, other)]
