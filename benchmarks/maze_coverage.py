@@ -1,8 +1,8 @@
 """How much of a maze a run has been in by which env step, from a single start: sources of goals beside the game's own.
 
-PointMaze's large maze with one start and seven goals, cut after 300 steps; the learner is hindsight's on real rows, the
-same for all, but for `foreseen subgoals`, which need a model and learn from its branches as well, and for `random`,
-which never learns. Coverage is the share of the maze's free cells, cut into quarters, that the ball has been in.
+The maze on a plane, whose game asks for the cell that is farthest from the start; the learner is hindsight's on real
+rows, the same for all, but for `foreseen subgoals`, which need a model and learn from its branches as well, and for
+`random`, which never learns. Coverage is the share of the maze's free cells, cut into quarters, that have been visited.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 
 from benchmarks.claims import write
@@ -22,12 +21,16 @@ from presage.common import plugins
 from presage.common.curves import SeedCurves
 from presage.common.report import plot_curves
 from presage.common.training import Training
+from presage.envs.toy.maze import random_maze
 from presage.gcrl.goals.choice import GoalsConfig
 from presage.gcrl.goals.goal_gan import GoalGANConfig
+from presage.gcrl.goals.maximum_entropy import MaximumEntropyConfig
 from presage.gcrl.goals.subgoals import ForeseenSubgoalsConfig
-from presage.scenarios.goal_models import LONG_WAYS, in_a_maze, point_maze_mapgo
+from presage.scenarios.plane_maze_parts import in_pursuit
 
-LOW, HIGH = (-5.5, -4.0), (5.5, 4.0)
+SIZE, PARTS = 5, 2
+"""of the maze, and into how many a cell is cut along each axis"""
+LOW, HIGH = (0.0, 0.0), (2.0 * SIZE - 1.0,) * 2
 """the box of goals: the maze with its walls"""
 GOAL_GAN = GoalGANConfig(goals=24, tries=2, least_positive=4)
 """rounds of 48 episodes, so that a run has some"""
@@ -37,31 +40,27 @@ ARMS = {
     "the game": GoalsConfig(),
     "uniform": GoalsConfig(source="uniform", low=LOW, high=HIGH),
     "achieved": GoalsConfig(source="achieved"),
-    "MEGA": GoalsConfig(source="maximum_entropy", maximum_entropy=LONG_WAYS),
-    "OMEGA": GoalsConfig(source="maximum_entropy", maximum_entropy=replace(LONG_WAYS, annealed=True)),
-    "Skew-Fit": GoalsConfig(source="maximum_entropy", maximum_entropy=replace(LONG_WAYS, power=-1.0)),
+    "MEGA": GoalsConfig(source="maximum_entropy"),
+    "OMEGA": GoalsConfig(source="maximum_entropy", maximum_entropy=MaximumEntropyConfig(annealed=True)),
+    "Skew-Fit": GoalsConfig(source="maximum_entropy", maximum_entropy=MaximumEntropyConfig(power=-1.0)),
     "intermediate": GoalsConfig(source="intermediate"),
     "GoalGAN": GoalsConfig(source="goal_gan", low=LOW, high=HIGH, goal_gan=GOAL_GAN),
     "HGG": GoalsConfig(source="hindsight", reach=math.dist(LOW, HIGH)),
-    "foreseen subgoals": GoalsConfig(source="subgoals", subgoals=ForeseenSubgoalsConfig(length=50)),
+    "foreseen subgoals": GoalsConfig(source="subgoals", subgoals=ForeseenSubgoalsConfig(length=15)),
 }
 """sources by label; all but the game's wander on from their goals, and one is not asked at all"""
-SEEDS, STEPS, EVERY, PARTS = (0, 1, 2), 50_000, 5_000, 2
+SEEDS, STEPS, EVERY = (0, 1, 2), 50_000, 2_500
 KEPT = Curves("maze_coverage")
 
 
 def coverage(training: Training) -> dict[str, list[float]]:
     """Share of the free quarter-cells that have been visited by every evaluation."""
-    maze = gymnasium.make("PointMaze_Large_Diverse_G-v3").unwrapped.maze  # type: ignore[attr-defined]  # a maze's own
-    walls = np.array([[cell == 1 for cell in row] for row in maze.maze_map])
+    free = PARTS**2 * int((~random_maze(SIZE)).sum())
     rows = training.replay.rows(training.replay.all())
-    place = rows.next_achieved.double().cpu().numpy()
-    column = np.floor((place[:, 0] + maze.x_map_center) / maze.maze_size_scaling * PARTS).astype(int)
-    row = np.floor((maze.y_map_center - place[:, 1]) / maze.maze_size_scaling * PARTS).astype(int)
-    cell = row * walls.shape[1] * PARTS + column
-    free = PARTS**2 * int((~walls).sum())
-    made = [min(env_steps, len(cell)) for env_steps, _ in training.history]
-    return {"coverage": [len(np.unique(cell[:count])) / free for count in made]}
+    row, column = np.floor(rows.next_achieved.double().cpu().numpy() * PARTS).astype(int).T
+    part = row * int(HIGH[1]) * PARTS + column
+    made = [min(env_steps, len(part)) for env_steps, _ in training.history]
+    return {"coverage": [len(np.unique(part[:count])) / free for count in made]}
 
 
 def kept(training: Training, pictures: Path | None) -> dict[str, list[float]]:
@@ -83,15 +82,13 @@ class Job:
 
     def run(self) -> Curve:
         """Run it, or go on with it, to its end."""
-        scenario = plugins.load("scenario", "point_maze_mega")
-        goals = in_a_maze(ARMS[self.arm])
-        method = point_maze_mapgo() if goals.source == "subgoals" else scenario.method
-        warmup = STEPS if self.arm == RANDOM else method.loop.warmup_steps
-        loop = replace(method.loop, updates_per_step=0.5, warmup_steps=warmup)
+        scenario, method = plugins.load("scenario", "plane_maze_mega"), in_pursuit(ARMS[self.arm])
+        if self.arm == RANDOM:
+            method = replace(method, loop=replace(method.loop, warmup_steps=STEPS))
         scenario = replace(
-            scenario, label=self.arm, method=replace(method, goals=goals, loop=loop), seed=self.seed,
-            threads=1, device="cpu", steps=STEPS, evaluate_every=EVERY, checkpoint_every=2 * EVERY, keep_checkpoints=1,
-            evaluation_episodes=32, evaluation_seed=EPISODES,
+            scenario, label=self.arm, method=method, seed=self.seed, threads=1, device="cpu", steps=STEPS,
+            evaluate_every=EVERY, checkpoint_every=4 * EVERY, keep_checkpoints=1, evaluation_episodes=32,
+            evaluation_seed=EPISODES,
         )  # fmt: skip
         pictures = pictures_of(KEPT, f"maze_{named(self.arm)}") if self.seed == SEEDS[0] else None
         return train_curve(scenario, KEPT.folder(self.key), finish=partial(kept, pictures=pictures))

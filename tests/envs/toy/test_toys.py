@@ -24,9 +24,12 @@ from presage.envs.toy import (
     World2D,
     climb,
 )
+from presage.envs.toy.maze import random_maze
+from presage.envs.toy.plane_maze import PlaneMaze
 from presage.envs.views import GymnasiumView, ParallelView, TurnView
 
-every_world = pytest.mark.parametrize("name", sorted(RULES))
+WORLDS = {**RULES, "plane_maze": lambda: PlaneMaze(random_maze(5))}
+every_world = pytest.mark.parametrize("name", sorted(WORLDS))
 HIDDEN = {"traffic_junction"}
 """worlds whose state cannot be told from what is seen"""
 
@@ -74,12 +77,12 @@ def test_its_views_keep_their_ecosystems_contracts(name: str) -> None:
 
 @every_world
 def test_it_goes_on_where_it_was_saved(name: str) -> None:
-    game = BatchedGame(RULES[name](), 6)
+    game = BatchedGame(WORLDS[name](), 6)
     game.reset(3)
     play(game, 13)
     saved, steps = game.state(), 150
     expected = play(game, steps, seed=1)
-    fresh = BatchedGame(RULES[name](), 6)
+    fresh = BatchedGame(WORLDS[name](), 6)
     fresh.restore(saved)
     assert all(equal(a, b) for a, b in zip(play(fresh, steps, seed=1), expected, strict=True))
     assert any(rows.terminated.all(1).any() or rows.truncated.any() for rows in expected)
@@ -88,7 +91,7 @@ def test_it_goes_on_where_it_was_saved(name: str) -> None:
 @every_world
 def test_an_episode_does_not_depend_on_the_others(name: str) -> None:
     """Copies end at different times; each one's episodes and chances are its own."""
-    few, many = BatchedGame(RULES[name](), 2), BatchedGame(RULES[name](), 9)
+    few, many = BatchedGame(WORLDS[name](), 2), BatchedGame(WORLDS[name](), 9)
     many_view, rng = many.reset(4), torch.Generator().manual_seed(0)
     few.reset(4)
     for _ in range(60):
@@ -98,7 +101,7 @@ def test_an_episode_does_not_depend_on_the_others(name: str) -> None:
         assert equal(few_rows, many_rows[:2])
 
 
-@pytest.mark.parametrize("name", sorted(RULES.keys() - HIDDEN))
+@pytest.mark.parametrize("name", sorted(WORLDS.keys() - HIDDEN))
 def test_it_is_imagined_as_it_is_played(name: str) -> None:
     class Played(RulesKernel):
         numbers: torch.Tensor
@@ -106,7 +109,7 @@ def test_it_is_imagined_as_it_is_played(name: str) -> None:
         def chance(self, rows: int, rng: torch.Generator) -> torch.Tensor:
             return self.numbers
 
-    rules = RULES[name]()
+    rules = WORLDS[name]()
     game, kernel, rng = BatchedGame(rules, 20), Played(rules), torch.Generator().manual_seed(0)
     view = game.reset(0)
     for _ in range(25):
@@ -130,7 +133,7 @@ def test_hidden_states_are_not_made_up() -> None:
         RulesKernel(rules).init(window, torch.zeros(2), torch.Generator())
 
 
-@pytest.mark.parametrize("name", ["bit_flip", "four_rooms", "maze", "world_2d"])
+@pytest.mark.parametrize("name", ["bit_flip", "four_rooms", "maze", "plane_maze", "world_2d"])
 def test_goals_can_be_replaced(name: str) -> None:
     game = make(f"toy/{name}", 30)
     rule = game.goal_rule  # type: ignore[attr-defined]
@@ -147,6 +150,9 @@ def test_goals_can_be_replaced(name: str) -> None:
     [
         (lambda: BitFlip(0), "bits=0 must be >= 1"),
         (lambda: World2D(epsilon=0.0), r"epsilon=0\.0 must be > 0"),
+        (lambda: PlaneMaze(random_maze(3), epsilon=-1.0), r"epsilon=-1\.0 must be > 0"),
+        (lambda: PlaneMaze(random_maze(3), start=(1, 1)), r"start=\(1, 1\) must be a free cell"),
+        (lambda: PlaneMaze(random_maze(3), start=(0, 5)), r"start=\(0, 5\) must be a free cell .* \(5, 5\)"),
         (lambda: PredatorPrey(2, needed=3), "needed=3 in 1..predators"),
         (lambda: MatrixGame("x", torch.zeros(2, 3).numpy()), r"\(2, 3\) are for 1 agents, not for 2"),
         (lambda: MixedMatrixGame("climb", climb()), r"'climb' has choices among \(3, 3\)"),
