@@ -63,7 +63,9 @@ def test_the_game_asks_for_the_farthest_cell_or_for_any() -> None:
     grid = nx.grid_2d_graph(*walls.shape)
     grid.remove_nodes_from([cell for cell in list(grid) if walls[cell]])
     steps = nx.single_source_shortest_path_length(grid, (0, 0))
-    far, anywhere = (PlaneMaze(walls, spread=spread).draw(4_000, torch.Generator().manual_seed(0)) for spread in (False, True))
+    far, anywhere = (
+        PlaneMaze(walls, spread=spread).draw(4_000, torch.Generator().manual_seed(0)) for spread in (False, True)
+    )
     assert torch.equal(far[:, :2], torch.full((4_000, 2), 0.5))
     (cell,) = {tuple(goal) for goal in far[:, 2:].floor().long().tolist()}
     assert steps[cell] == max(steps.values()) == 30
