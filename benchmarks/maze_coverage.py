@@ -49,6 +49,11 @@ ARMS = {
     "foreseen subgoals": GoalsConfig(source="subgoals", subgoals=ForeseenSubgoalsConfig(length=15)),
 }
 """sources by label; all but the game's wander on from their goals, and one is not asked at all"""
+PICTURES = {
+    "maze_coverage": ("MEGA", "OMEGA", "Skew-Fit", "uniform", "the game", RANDOM),
+    "maze_coverage_others": ("MEGA", "foreseen subgoals", "HGG", "GoalGAN", "intermediate", "achieved"),
+}
+"""arms that are drawn, by the picture's name"""
 SEEDS, STEPS, EVERY = (0, 1, 2), 50_000, 2_500
 KEPT = Curves("maze_coverage")
 
@@ -112,7 +117,9 @@ def report() -> None:
                         f"{name}_{named(arm)}_high": float(band.high[-1])}  # fmt: skip
             if name == "coverage":
                 bands[arm] = band
-    plot_curves(bands, KEPT.path.parent.parent / "maze_coverage.png", y_label="share of the maze visited")
+    for name, arms in PICTURES.items():
+        path = KEPT.path.parent.parent / f"{name}.png"
+        plot_curves({arm: bands[arm] for arm in arms}, path, y_label="share of the maze visited")
     write(
         "maze_coverage", figures=figures, seeds=list(SEEDS), made=KEPT.made(), depends=KEPT.depends(), aims={},
         notes=f"Interquartile means over seeds after {STEPS} env steps. {KEPT.origin()}",
