@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.claims import ROOT, Claim, ClaimError, read
 
-_OPENING = re.compile(r"<!-- claims:(?P<name>[\w-]+)(?P<figures>(?: \w+)*) -->")
+_OPENING = re.compile(r"<!-- claims:(?P<name>[\w-]+)(?P<figures>(?: [\w-]+?)*) -->")
 _CLOSING = "<!-- /claims -->"
 _PICTURE = re.compile(r"!\[[^\]]*\]\((?P<copy>pictures/results/(?P<path>[^)]+))\)")
 
