@@ -20,8 +20,8 @@ MARGIN = 0.01
 class PlaneMaze(Rules):
     """A point in a maze of unit cells goes at most 0.95 along each axis, rows first, as far as walls let it.
 
-    In the manner of the point maze that MEGA (Pitis et al. 2020, 2007.02832) is tried in, whose distance to a goal it has;
-    walls, steps and the length of episodes are the suite's own.
+    In the manner of the point maze that MEGA (Pitis et al. 2020, 2007.02832) is tried in, with the same distance to a
+    goal; walls, steps and the length of episodes are the suite's own.
 
     Args:
         walls: (rows, columns), true where nobody can be; what is outside is walled. start: row and column of the cell
