@@ -90,8 +90,9 @@ class Job:
         scenario, method = plugins.load("scenario", "plane_maze_mega"), in_pursuit(ARMS[self.arm])
         if self.arm == RANDOM:
             method = replace(method, loop=replace(method.loop, warmup_steps=STEPS))
+        game = replace(scenario.game, options={**scenario.game.options, "size": SIZE})
         scenario = replace(
-            scenario, label=self.arm, method=method, seed=self.seed, threads=1, device="cpu", steps=STEPS,
+            scenario, label=self.arm, game=game, method=method, seed=self.seed, threads=1, device="cpu", steps=STEPS,
             evaluate_every=EVERY, checkpoint_every=4 * EVERY, keep_checkpoints=1, evaluation_episodes=32,
             evaluation_seed=EPISODES,
         )  # fmt: skip
