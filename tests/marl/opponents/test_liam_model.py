@@ -17,7 +17,7 @@ from presage.common.learner_state import learner_state
 from presage.envs.batched import BatchedGame
 from presage.marl.opponents.assessment import assess
 from presage.marl.opponents.liam_model import LIAMModel, LIAMModelConfig
-from presage.marl.opponents.liam_networks import EncodingConfig
+from presage.marl.opponents.liam_networks import EncodingConfig, Units
 from presage.marl.opponents.moments import Moments
 from presage.marl.opponents.policies import linear
 from presage.marl.opponents.record import Record
@@ -99,7 +99,7 @@ def test_embeddings_are_of_whole_histories_and_of_nothing_before_them(changes: b
         assert torch.equal(found.embed(window), found.embed(strange))
 
 
-def test_it_reads_how_much_what_its_ego_sees_has_changed() -> None:
+def test_it_reads_how_much_what_its_ego_sees_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     spec, record = pair()
     found = model(spec, replace(TINY, changes=True))
     index = (record.step < 4).nonzero().squeeze(1)
@@ -109,7 +109,12 @@ def test_it_reads_how_much_what_its_ego_sees_has_changed() -> None:
     changed = obs[later] - obs[later - 1]
     read: list[Tensor] = []
     along = found.encoder.along
-    found.encoder.along = lambda x, *rest: read.append(x) or along(x, *rest)  # type: ignore[method-assign,func-returns-value]
+
+    def watched(x: Tensor, units: Units, first: Tensor) -> Units:
+        read.append(x)
+        return along(x, units, first)
+
+    monkeypatch.setattr(found.encoder, "along", watched)
     with torch.no_grad():
         found.embed(record.window(torch.arange(60), 2))
     before, now = read[0][..., -2:]
