@@ -49,7 +49,8 @@ def one_run(folder: Path) -> Path:
     """
     inside = sorted(config.parent for config in folder.glob(f"*/{CONFIG_FILE}"))
     if inside and not (folder / CONFIG_FILE).is_file():
-        raise RunError(f"{folder} holds {len(inside)} runs; name one of them: {', '.join(map(str, inside))}")
+        several = f"{len(inside)} runs; name one of them" if len(inside) > 1 else "a run; name it"
+        raise RunError(f"{folder} holds {several}: {', '.join(map(str, inside))}")
     return folder
 
 

@@ -164,13 +164,14 @@ def test_evaluate_prints_returns_with_intervals(finished: Path, capsys: pytest.C
 
 @pytest.mark.parametrize("command", ["evaluate", "resume"])
 def test_a_folder_of_runs_is_told_from_a_run(command: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for seed in (0, 1):
+    told = {0: "a run; name it: task/seed_0", 1: "2 runs; name one of them: task/seed_0, task/seed_1"}
+    for seed, several in told.items():
         run_folder = elsewhere / "task" / f"seed_{seed}"
         run_folder.mkdir(parents=True)
         (run_folder / CONFIG_FILE).touch()
-    code, _, said = run([command, "task"], capsys)
-    assert code == 1
-    assert said == "presage: task holds 2 runs; name one of them: task/seed_0, task/seed_1\n"
+        code, _, said = run([command, "task"], capsys)
+        assert code == 1
+        assert said == f"presage: task holds {several}\n"
 
 
 def test_plot_writes_a_page_of_several_runs(
