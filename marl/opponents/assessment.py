@@ -161,7 +161,7 @@ def assess(
         truth: what was played there, from views alone. seed: of the estimates that box actions need.
 
     Raises:
-        GameError: another game, or no moment in which anybody but an ego acted.
+        GameError: another game, no moment in which anybody but an ego acted, or predictions that are not finite.
     """
     if model.spec != record.spec:
         raise GameError(f"the model is of {model.spec.name!r} as it was, the record of {record.spec.name!r}")
@@ -220,18 +220,28 @@ def _columns(expected: Predicted, act: Tensor, true: Predicted | None, rng: torc
 
 
 def _quality(pair: tuple[str, str], numbers: Mapping[str, Tensor], curve: Calibration | None) -> Quality:
+    ego, agent = pair
+
     def mean(name: str) -> float | None:
         value = float(numbers[name].double().mean()) if name in numbers else math.nan
         return None if math.isnan(value) else value
+
+    def finite(name: str) -> float:
+        value = float(numbers[name].double().mean())
+        if not math.isfinite(value):
+            raise GameError(
+                f"{name} of what {ego!r} expects of {agent!r} is {value}: the model has diverged, or was given "
+                "observations that are not finite; look at these, or fit it again with a smaller learning_rate"
+            )
+        return value
 
     if curve is not None:
         error = curve.error
     else:
         error = max(abs(level - share) for level, share in measures.coverage(numbers["place"].flatten()).items())
-    ego, agent = pair
     return Quality(
-        ego=ego, agent=agent, moments=len(numbers["nll"]), nll=mean("nll") or 0.0, entropy=mean("entropy") or 0.0,
-        disagreement=mean("disagreement") or 0.0, floor=mean("floor"), divergence=mean("divergence"),
+        ego=ego, agent=agent, moments=len(numbers["nll"]), nll=finite("nll"), entropy=finite("entropy"),
+        disagreement=finite("disagreement"), floor=mean("floor"), divergence=mean("divergence"),
         variation=mean("variation"), accuracy=mean("right"), best_accuracy=mean("best"), calibration_error=error,
         worst_variation=float(numbers["variation"].amax()) if "variation" in numbers else None,
     )  # fmt: skip

@@ -144,3 +144,12 @@ def test_a_model_of_nothing_is_found_out() -> None:
         _ = unknown.worst_divergence
     with pytest.raises(GameError, match="the model is of 'three' as it was, the record of 'dial'"):
         assess(model, Record(DIAL))
+
+
+def test_a_model_that_has_diverged_is_not_judged() -> None:
+    model = BehaviourCloning(GAME, BehaviourCloningConfig(hidden=(16,)), generator(0), egos=(0,))
+    with torch.no_grad():
+        for parameter in model.networks.parameters():
+            parameter.fill_(torch.nan)
+    with pytest.raises(GameError, match="nll of what 'me' expects of 'chooser' is nan: the model has diverged"):
+        assess(model, recorded(10, 1), truth=truth)
