@@ -229,6 +229,29 @@ def test_block_quotes_the_figures_it_names() -> None:
     assert "gap" not in text
 
 
+TABLED = "<!-- claims:learning {row}_{column} rows: hopper walker columns: gap speedup -->"
+
+
+def test_figures_that_are_alike_stand_in_a_table() -> None:
+    figures = {"hopper_gap": 0.5, "hopper_gap_low": 0.25, "hopper_gap_high": 0.75, "hopper_speedup": 3.0,
+               "walker_gap": 0.125}  # fmt: skip
+    claim = make_claim(figures=figures, aims={})
+    text = quotes.refreshed(f"{TABLED}\nold\n<!-- /claims -->\n", [claim])
+    head, rule, hopper, walker = (line for line in text.splitlines() if line.startswith("|"))
+    assert head == "| `{row}_{column}` | `gap` | `speedup` |"
+    assert rule == "| --- | --- | --- |"
+    assert hopper == "| `hopper` | 0.5 (0.25 to 0.75) | 3 |"
+    assert walker == "| `walker` | 0.125 | – |"
+    assert text.count("`make bench NAME=learning` on 2026-01-31") == 1
+    assert quotes.refreshed(text, [claim]) == text
+    with pytest.raises(ClaimError, match=r"no figures \['swimmer_gap', 'swimmer_speedup'\]; the nearest"):
+        quotes.refreshed(text.replace("walker", "swimmer"), [claim])
+    with pytest.raises(ClaimError, match=r"no figures \['hopper_steps', 'walker_steps'\]"):
+        quotes.refreshed(text.replace("speedup", "steps"), [claim])
+    with pytest.raises(ClaimError, match=r"'\{row\}_gap' must name figures by \{row\} and \{column\}"):
+        quotes.refreshed(text.replace("{column}", "gap"), [claim])
+
+
 def test_two_blocks_are_each_rewritten() -> None:
     block = "<!-- claims:learning -->\n<!-- /claims -->\n"
     assert quotes.refreshed(block + "between\n" + block, [make_claim()]).count(QUOTED) == 2
