@@ -1,7 +1,7 @@
 """Q-learning that pools all opponents on soccer."""
 
 from presage.common.cli import script
-from presage.scenarios.soccer_models import dron
+from presage.scenarios.soccer_models import STEPS, dron
 from presage.scenarios.tasks import SOCCER
 
 scenario = SOCCER.scenario(
@@ -9,6 +9,7 @@ scenario = SOCCER.scenario(
     "DQN",
     "Q-learning of the state alone, on grid soccer against two kinds of opponent",
     dron("pooled"),
+    steps=STEPS,
     evaluation_episodes=256,
 )
 

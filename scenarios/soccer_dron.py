@@ -1,7 +1,7 @@
 """DRON with a mixture of experts on soccer."""
 
 from presage.common.cli import script
-from presage.scenarios.soccer_models import dron
+from presage.scenarios.soccer_models import STEPS, dron
 from presage.scenarios.tasks import SOCCER
 
 scenario = SOCCER.scenario(
@@ -9,6 +9,7 @@ scenario = SOCCER.scenario(
     "DRON-MoE",
     "experts on the state under a gate that sees the opponent, on grid soccer against two kinds of it",
     dron("mixture"),
+    steps=STEPS,
     evaluation_episodes=256,
 )
 

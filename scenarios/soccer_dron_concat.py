@@ -1,7 +1,7 @@
 """DRON with features joined on soccer."""
 
 from presage.common.cli import script
-from presage.scenarios.soccer_models import dron
+from presage.scenarios.soccer_models import STEPS, dron
 from presage.scenarios.tasks import SOCCER
 
 scenario = SOCCER.scenario(
@@ -9,6 +9,7 @@ scenario = SOCCER.scenario(
     "DRON-concat",
     "the opponent's features joined to the state's, on grid soccer against two kinds of it",
     dron("concat"),
+    steps=STEPS,
     evaluation_episodes=256,
 )
 
