@@ -18,7 +18,7 @@ players that head for the landmark which the cheapest assignment gives them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from benchmarks.claims import Aim, write
 from benchmarks.long_runs import Curve, Curves, circumstance, command_line
 from presage.common.curves import SeedCurves
 from presage.common.game import Game, GameSpec
+from presage.common.intervals import Band
 from presage.envs.registry import make
 from presage.marl.opponents.assessment import Expects, assess
 from presage.marl.opponents.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
@@ -50,6 +51,8 @@ COPIES, JUDGED, HELD = 64, 6_400, 0.2
 PASSES, UPDATES, EVERY, BATCH, LENGTH = 60, 5_000, 250, 256, 8
 """most passes of a fit over what is shown; most gradient steps where these are counted, and how many lie between two
 looks at what is held out; moments of a batch, of those that are fitted step by step; moments of a history"""
+LEVEL = 0.02
+"""nats per dimension that every family is to come to"""
 KEPT = Curves("opponent_kl")
 
 
@@ -216,8 +219,7 @@ def jobs() -> list[Job]:
 def report() -> None:
     """Figures and the picture from what is finished."""
     done, rng, figures = KEPT.read(), np.random.default_rng(0), dict[str, float]()
-    curves: dict[str, dict[str, SeedCurves]] = {}
-    floors: dict[str, float] = {}
+    curves: dict[str, dict[str, Band]] = {}
     for name, world in WORLDS.items():
         for family in world.families:
             runs = [done[key] for key in (f"{name}/{family}/{seed}" for seed in SEEDS) if key in done]
@@ -227,39 +229,40 @@ def report() -> None:
             figure = f"kl_{name}_{family}"
             figures |= {figure: float(band.value[-1]), f"{figure}_low": float(band.low[-1]),
                         f"{figure}_high": float(band.high[-1])}  # fmt: skip
-            curves.setdefault(name, {})[family] = SeedCurves.align([(run["moments"], run["nll"]) for run in runs])
-            floors[name] = float(np.mean([run["floor"][-1] for run in runs]))
+            curves.setdefault(name, {})[family] = band
     worst = max(
         run["kl"][-1]
         for name, world in WORLDS.items()
         for run in (done[f"{name}/{family}/{seed}"] for family in world.aimed for seed in SEEDS)
     )  # fmt: skip
-    _draw(curves, floors, rng, KEPT.path.parent.parent / "opponent_kl.png")
+    _draw(curves, KEPT.path.parent.parent / "opponent_kl.png")
     write(
         "opponent_kl", figures={"worst_kl_per_dimension": worst, **figures}, seeds=list(SEEDS), made=KEPT.made(),
-        depends=KEPT.depends(), aims={"worst_kl_per_dimension": Aim(op="<=", value=0.02)},
+        depends=KEPT.depends(), aims={"worst_kl_per_dimension": Aim(op="<=", value=LEVEL)},
         notes=f"After {SIZES[-1]:,} moments, of which a fifth is held out for early stopping; interquartile means over "
         "seeds, and the worst of all seeds, of all worlds but `greedy`, and of all families but LIAM as published. The "
         f"models are those of all other agents that the first one keeps. {KEPT.origin()}",
     )  # fmt: skip
 
 
-def _draw(
-    curves: dict[str, dict[str, SeedCurves]], floors: dict[str, float], rng: np.random.Generator, path: Path
-) -> None:  # fmt: skip
-    """NLL by moments, a panel for every world."""
-    figure = Figure(figsize=(4.0 * len(curves), 3.6), layout="constrained")
+def _draw(curves: Mapping[str, Mapping[str, Band]], path: Path) -> None:
+    """What NLL is above its floor in the long run, which differs from seed to seed, by moments; a panel for every
+    world.
+    """
+    figure = Figure(figsize=(4.0 * len(curves), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (name, families) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
-        for family, seeds in families.items():
-            band = seeds.band(rng)
-            (line,) = axes.plot(band.x, band.value, marker=".", label=family)
-            axes.fill_between(band.x, band.low, band.high, color=line.get_color(), alpha=0.2, linewidth=0)
-        axes.axhline(floors[name], color="0.45", linestyle=":", linewidth=1.2)
-        axes.set(xscale="log", xlabel="moments shown", title=name.replace("_", " "))
+    panels = figure.subplots(1, len(curves))
+    colours, lines = {family: f"C{place}" for place, family in enumerate(FAMILIES)}, {}
+    for axes, (name, families) in zip(panels, curves.items(), strict=True):
+        for family, band in families.items():
+            (lines[family.replace("_", " ")],) = axes.plot(band.x, band.value, marker=".", color=colours[family])
+            axes.fill_between(band.x, band.low, band.high, color=colours[family], alpha=0.2, linewidth=0)
+        if WORLDS[name].aimed:
+            axes.axhline(LEVEL, color="0.45", linestyle=":", linewidth=1.2)
+        axes.set(xscale="log", yscale="log", xlabel="moments shown", title=name.replace("_", " "))
         axes.grid(visible=True, alpha=0.25)
-        axes.legend(frameon=False, fontsize=8)
-    figure.axes[0].set_ylabel("negative log-likelihood per dimension, nats")
+    panels[0].set_ylabel("negative log-likelihood above its floor,\nnats per dimension")
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), frameon=False)
     figure.savefig(path, dpi=130)
 
 
