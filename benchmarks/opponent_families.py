@@ -8,8 +8,8 @@ told better by the mean of several evaluations; those of the last third stand be
 
 What was decided when five seeds had been seen: five more seeds, since the intervals of LIAM and its baseline overlapped;
 the means of the last third; and, again on tuning seeds alone, PR2's shrinkage, at half of which two of five seeds had
-ended on the wrong hills, and on soccer the budget, the learning rate and the target's pace, where 100,000 env steps had
-left every arm at about 0.5.
+ended on the wrong hills, and on soccer the budget, the learning rate and the target's pace, where 100,000 env steps left
+every arm at about 0.5.
 
 * DRON (experts under a gate, or joined features) and Q-learning without features of the opponent: grid soccer.
 * ROMMEO, PR2, and SAC that takes the others for a part of the world: the max of two quadratics, whose better hill,
