@@ -6,10 +6,10 @@ other seeds are measured, on other episodes: ten of a family and its baseline, a
 family counts as above its baseline where the intervals of their last returns lie apart. Policies that still change are
 told better by the mean of several evaluations; those of the last third stand beside (`late`).
 
-What was decided when five seeds had been seen: five more seeds, since the intervals of LIAM and its baseline overlapped;
-the means of the last third; and, again on tuning seeds alone, PR2's shrinkage, at half of which two of five seeds had
-ended on the wrong hills, and on soccer the budget, the learning rate and the target's pace, where 100,000 env steps left
-every arm at about 0.5.
+What was decided when five seeds had been seen: five more seeds, since the intervals of LIAM and its baseline
+overlapped; the means of the last third; and, again on tuning seeds alone, PR2's shrinkage, at half of which two of
+five seeds had ended on the wrong hills, and on soccer the budget, the learning rate and the target's pace, where
+100,000 env steps left every arm at about 0.5.
 
 * DRON (experts under a gate, or joined features) and Q-learning without features of the opponent: grid soccer.
 * ROMMEO, PR2, and SAC that takes the others for a part of the world: the max of two quadratics, whose better hill,
