@@ -8,13 +8,12 @@ from presage.envs.toy.soccer import OPPONENT, STATE
 from presage.marl.opponents.dron import DRONConfig, Network
 
 STEPS = 300_000
-"""env steps of a run: after 100,000 the arms' returns still differ less than those of one seed from one evaluation to
-the next, and are far from what they come to"""
+"""env steps of a run, more than the task's own: what a model of the opponent is worth shows late"""
 
 
 def dron(network: Network) -> DRONConfig:
-    """A network on the paper's features, learning at the paper's rate by Adam, from batches four times as large; its
-    target follows 2.5 times as closely, and exploration falls over the first sixth of the run.
+    """A network on the paper's features, learning at the rate of the authors' code by Adam, from batches four times as
+    large; its target follows 2.5 times as closely, and exploration falls over the first sixth of the run.
     """
     dqn = DQNConfig(
         hidden=(50, 50), learning_rate=5e-4, discount=0.9, target_rate=1.0, target_every=1_000, random_share=0.3

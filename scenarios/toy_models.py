@@ -37,8 +37,7 @@ def pr2() -> PR2Config:
     """PR2-AC that improves its policies as they explore, with a large noise until the critic knows both hills.
 
     A noiseless action between the hills has no slope towards the higher one; and where policies are not held near the
-    middle meanwhile, they go to the lower hill, or each to another one, thinking that the other will follow. At half
-    this shrinkage that befell two of ten tuning seeds, at this one of sixteen.
+    middle meanwhile, they go to the lower hill, or each to another one, thinking that the other will follow.
     """
     return PR2Config(
         hidden=HIDDEN, discount=DISCOUNT, shrinkage=8.0, smoothed=True,
