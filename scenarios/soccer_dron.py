@@ -1,15 +1,13 @@
 """DRON with a mixture of experts on soccer."""
 
 from presage.common.cli import script
-from presage.scenarios.soccer_models import STEPS, dron
-from presage.scenarios.tasks import SOCCER
+from presage.scenarios.soccer_models import SOCCER, dron
 
 scenario = SOCCER.scenario(
     "soccer_dron",
     "DRON-MoE",
     "experts on the state under a gate that sees the opponent, on grid soccer against two kinds of it",
     dron("mixture"),
-    steps=STEPS,
     evaluation_episodes=256,
 )
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from presage.common.dqn import DQNConfig
 from presage.common.dyna import DynaConfig
 from presage.envs.toy.soccer import OPPONENT, STATE
 from presage.marl.opponents.dron import DRONConfig, Network
+from presage.scenarios import tasks
 
-STEPS = 300_000
-"""env steps of a run, more than the task's own: what a model of the opponent is worth shows late"""
+SOCCER = replace(tasks.SOCCER, steps=300_000)
+"""three times as long: what a model of the opponent is worth shows late"""
 
 
 def dron(network: Network) -> DRONConfig:
