@@ -26,7 +26,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.claims import write
+from benchmarks.claims import Aim, write
 from benchmarks.long_runs import EPISODES, Curve, Curves, command_line, train_curve
 from presage.common.evaluate import RandomActor
 from presage.common.game import Game, GameSpec
@@ -190,8 +190,8 @@ def report() -> None:
         add(name, scores[what], statistic=mean)
     _draw(gains, KEPT.path.parent.parent / "opponent_games.png")
     write(
-        "opponent_games", figures={"games": float(len(GAMES)), **figures}, seeds=list(SEEDS), made=KEPT.made(),
-        depends=KEPT.depends(), aims={},
+        "opponent_games", figures={"games": float(len(scores["kl"])), **figures}, seeds=list(SEEDS), made=KEPT.made(),
+        depends=KEPT.depends(), aims={"games": Aim(op=">=", value=9.0)},
         notes="Divergences in nats per head. By game: interquartile means over seeds; over games: means. Gains: "
         "returns of the last evaluation, 256 episodes, over their standard deviation without a model, "
         f"{len(gains['model'])} games. {KEPT.origin()}",
