@@ -32,6 +32,7 @@ from presage.common.evaluate import RandomActor
 from presage.common.game import Game, GameSpec
 from presage.common.intervals import mean, score_interval
 from presage.common.parts import Parts
+from presage.common.report import COLOURS
 from presage.common.scenario import OWN_GAME, GameConfig, Scenario
 from presage.common.training import Training
 from presage.envs.registry import make
@@ -204,11 +205,13 @@ def _draw(gains: Mapping[str, Mapping[str, tuple[float, float, float]]], path: P
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.axvline(0, color="0.6", linewidth=1)
-    for shift, (arm, by_game) in zip((-0.12, 0.12), gains.items(), strict=True):
+    labels = {"model": "told what a model expects", "oracle": "told the moves"}
+    for shift, colour, (arm, by_game) in zip((-0.12, 0.12), COLOURS, gains.items(), strict=False):
         value, low, high = np.array(list(by_game.values())).T
-        places = np.arange(len(by_game)) + shift
-        axes.errorbar(value, places, xerr=[value - low, high - value], fmt="o", markersize=4, label=f"told by {arm}"
-                      if arm == "model" else "told the moves")  # fmt: skip
+        axes.errorbar(
+            value, np.arange(len(by_game)) + shift, xerr=[value - low, high - value],
+            fmt="o", markersize=4, color=colour, label=labels[arm],
+        )  # fmt: skip
         axes.set_yticks(np.arange(len(by_game)), list(by_game))
     axes.set_xlabel("gain in return over no model, standard deviations of an episode")
     axes.invert_yaxis()
