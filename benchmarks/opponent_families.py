@@ -4,12 +4,14 @@ that shows what the model is for.
 Every arm is an installed scenario as it stands, with numbers that were chosen on seed 100, PR2's on seeds 100 to 115;
 other seeds are measured, on other episodes: ten of a family and its baseline, and five of what stands beside them. A
 family counts as above its baseline where the intervals of their last returns lie apart. Policies that still change are
-told better by the mean of several evaluations; those of the last third stand beside (`late`).
+told better by the mean of several evaluations; those of the last third stand beside (`late`). The mean of all of them
+(`course`) tells who learns sooner, and how probably a run of the family beats one of its baseline is a figure as well.
 
 What was decided when five seeds had been seen (commit 88576897f4 has the study as it was): five more seeds, since the
 intervals of LIAM and its baseline overlapped; the means of the last third; and, again on tuning seeds alone, PR2's
 shrinkage, half of what it is now, with which two of the five seeds ended on the wrong hills, and on soccer the
-budget, a third of what it is now, the learning rate and the target's pace.
+budget, a third of what it is now, the learning rate and the target's pace. When all ten had been seen, the means of all
+evaluations and the probabilities were put beside.
 
 * DRON (experts under a gate, or joined features) and Q-learning without features of the opponent: grid soccer.
 * ROMMEO, PR2, and SAC that takes the others for a part of the world: the max of two quadratics, whose better hill,
@@ -21,7 +23,7 @@ budget, a third of what it is now, the learning rate and the target's pace.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,13 +32,19 @@ from benchmarks.claims import Aim, write
 from benchmarks.long_runs import EPISODES, Curve, Curves, command_line, train_curve
 from presage.common import plugins
 from presage.common.curves import SeedCurves
-from presage.common.intervals import score_interval
+from presage.common.intervals import Interval, probability_of_improvement, score_interval
 from presage.common.report import plot_curves
 from presage.envs.batched import BatchedGame
 from presage.envs.toy.soccer import Soccer
 
 SEEDS, OTHERS_SEEDS = tuple(range(10)), tuple(range(5))
 """of a family and its baseline, which are held against each other; and of what is shown beside them"""
+MEASURES: dict[str, Callable[[Sequence[float]], float]] = {
+    "return": lambda returns: returns[-1],
+    "late_return": lambda returns: float(np.mean(returns[-(len(returns) // 3) :])),
+    "course_return": lambda returns: float(np.mean(returns)),
+}
+"""what is made of the evaluations of a run"""
 KEPT = Curves("opponent_families")
 
 
@@ -101,9 +109,13 @@ def jobs() -> list[Job]:
 def report() -> None:
     """Figures, and a picture for every family."""
     done, rng, figures = KEPT.read(), np.random.default_rng(0), dict[str, float]()
-    above = {"return": 0, "late_return": 0}
+    above = dict.fromkeys(MEASURES, 0)
+
+    def add(figure: str, found: Interval) -> None:
+        figures.update({figure: found.value, f"{figure}_low": found.low, f"{figure}_high": found.high})
+
     for name, family in FAMILIES.items():
-        bands = {}
+        bands, scores = {}, dict[str, dict[str, list[float]]]()
         for arm, scenario in family.arms.items():
             keys = [f"{scenario}/{seed}" for seed in family.seeds(scenario)]
             runs = [done[key] for key in keys if key in done]
@@ -111,24 +123,25 @@ def report() -> None:
                 raise SystemExit(f"nothing to report yet: {scenario} lacks finished runs")
             curves = SeedCurves.align([(run["env_steps"], run["returns"]) for run in runs])
             bands[plugins.load("scenario", scenario).label] = curves.band(rng)
-            for what, scores in {
-                "return": [run["returns"][-1] for run in runs], "late_return": [_late(run["returns"]) for run in runs],
-            }.items():  # fmt: skip
-                figure, found = f"{name}{arm}_{what}", score_interval(scores, rng)
-                figures |= {figure: found.value, f"{figure}_low": found.low, f"{figure}_high": found.high}
+            scores[arm] = {what: [of(run["returns"]) for run in runs] for what, of in MEASURES.items()}
+            for what, measured in scores[arm].items():
+                add(f"{name}{arm}_{what}", score_interval(measured, rng))
         figures[f"{name}_env_steps"] = float(next(iter(bands.values())).x[-1])
-        for what in above:
+        for what in MEASURES:
+            add(f"{name}_{what}_beats_baseline",
+                probability_of_improvement(scores[""][what], scores["_baseline"][what], rng))  # fmt: skip
             above[what] += figures[f"{name}_{what}_low"] > figures[f"{name}_baseline_{what}_high"]
         plot_curves(bands, KEPT.path.parent.parent / f"opponent_families_{name}.png")
     figures["dron_known_type_return"] = _known_type()
     write(
         "opponent_families",
         figures={"families_above_baseline": float(above["return"]),
-                 "families_above_baseline_late": float(above["late_return"]), **figures},
+                 "families_above_baseline_late": float(above["late_return"]),
+                 "families_above_baseline_course": float(above["course_return"]), **figures},
         seeds=list(SEEDS), made=KEPT.made(), depends=KEPT.depends(),
         aims={"families_above_baseline": Aim(op=">=", value=4.0)},
-        notes="Returns of the last evaluation, 256 episodes, and (late) means of the last third of the evaluations: "
-        f"interquartile means over seeds, the first five of arms that are neither a family nor its baseline. "
+        notes="Returns of the last evaluation, 256 episodes, and means of the last third of the evaluations (late) and "
+        "of all (course): interquartile means over seeds, the first five of arms that are no family and no baseline. "
         "`dron_known_type_return` is the best to expect, over 65,536 beginnings, where the opponent's type is known. "
         f"{KEPT.origin()}",
     )  # fmt: skip
@@ -140,11 +153,6 @@ def _known_type() -> float:
     game = BatchedGame(rules, 65_536)
     game.reset(EPISODES)
     return float(rules.optimum(game.state()["state"])[0].mean())
-
-
-def _late(returns: Sequence[float]) -> float:
-    """The mean of the last third."""
-    return float(np.mean(returns[-(len(returns) // 3) :]))
 
 
 if __name__ == "__main__":
