@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
-from presage.common.arguments import parse
+from presage.common.arguments import one_run, parse
 from presage.common.game import GameError, GameSpec
 from presage.marl.opponents import fitting, sources
 from presage.marl.opponents.assessment import Truth, assess
@@ -137,6 +137,7 @@ def _family(arguments: Sequence[str]) -> Family:
 
 
 def _read(data: str, given: Data, seed: int) -> tuple[Record, Truth | None]:
+    one_run(Path(data))  # a folder of several runs is told by their names
     return sources.read(data, rows=given.rows, episodes=given.episodes, seed=seed, greedy=given.greedy)
 
 

@@ -100,6 +100,12 @@ def test_what_cannot_be_done_is_said_in_one_sentence(
     assert sorted(elsewhere.iterdir()) == before, "nothing is left behind"
 
 
+def test_a_folder_of_runs_names_them(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, said = run(["fit", str(runs)], capsys)
+    assert code == 1
+    assert f"{runs} holds 2 runs; name one of them: {runs / 'smaller'}, {runs / 'spread'}" in said
+
+
 def test_fit_keeps_a_model_of_a_runs_agents_and_tells_how_good_it_is(
     runs: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
