@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -68,7 +69,7 @@ def check_conformance(make_env: Callable[[], Any], game: Game, episodes: int = 2
     return faults
 
 
-class _Probe:
+class _Probe(ABC):
     """A second environment, played as PettingZoo's documentation says."""
 
     def __init__(self, env: Any, game: Game) -> None:
@@ -78,13 +79,13 @@ class _Probe:
         self.over = False
         self.seen: dict[Any, Any] = {}
 
+    @abstractmethod
     def begin(self, seed: int) -> None:
         """Start an episode."""
-        raise NotImplementedError
 
+    @abstractmethod
     def play(self, rows: Rows) -> list[str]:
         """Play the first row's actions; what differs from the row."""
-        raise NotImplementedError
 
     def numbers(self, agent: Any, observation: Any) -> np.ndarray:
         """What an agent is shown, as one vector, without its mask."""
@@ -123,9 +124,9 @@ class _Probe:
                 )
         return faults
 
+    @abstractmethod
     def to_act(self) -> list[Any]:
         """Who acts next."""
-        raise NotImplementedError
 
     def mask(self, agent: Any) -> np.ndarray | None:
         """The agent's action mask, in its observation or its info."""
